@@ -1,0 +1,55 @@
+# Headrace. `make` alone prints the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check unit property broker spark chaos bench clean
+
+help: ## print the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## install everything into .venv (Python packages and the broker's and Spark's jars)
+
+$(STAMP): requirements/all.lock requirements/build.lock pyproject.toml pipeline/local/jars.lock.json
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer; set PYTHON=python3.12, say")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --require-hashes -r requirements/all.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	$(BIN)/python -m pipeline.local.jars fetch
+	@touch $(STAMP)
+
+demo: install ## the main job on real data, from nothing to proof
+	$(BIN)/headrace demo
+
+test: install check unit property broker spark chaos ## check, then run all tests
+
+check: install ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: install ## tests without I/O
+	$(PYTEST) tests/unit
+
+property: install ## random schemas, values, schedules
+	$(PYTEST) tests/property
+
+broker: install ## tests on a real broker and registry
+	$(PYTEST) tests/broker
+
+spark: install ## tests on Spark and Delta
+	$(PYTEST) tests/spark
+
+chaos: install ## tests with kills and crashes
+	$(PYTEST) tests/chaos
+
+bench: install ## our figures beside the plain way
+	$(BIN)/python -m bench
+
+clean: ## remove what was built, the embedded stack's data included
+	-$(BIN)/headrace down
+	rm -rf $(VENV) .headrace build dist *.egg-info

@@ -1,0 +1,6 @@
+"""Configuration: headrace.yml, checked on load (DESIGN.md §7)."""
+
+from pipeline.config.load import load_config
+from pipeline.config.model import Aggregation, Config, Connection, Merge, ProducerSettings, StreamConfig, TableConfig
+
+__all__ = ["Aggregation", "Config", "Connection", "Merge", "ProducerSettings", "StreamConfig", "TableConfig", "load_config"]

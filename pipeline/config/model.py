@@ -1,0 +1,201 @@
+"""What headrace.yml may say. Every option states its default, its bounds and its unit.
+
+Pure values: reading files and the environment is ``load.py``'s.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
+
+from pipeline.errors import ConfigError, UnknownStreamError
+
+KIB, MIB = 1024, 1024 * 1024
+STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")  # no dots: `<stream>.control` and `<stream>.2` are ours
+TABLE_NAME = re.compile(r"(bronze|silver|gold)\.[A-Za-z][A-Za-z0-9_]{0,99}")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Aggregation(_Strict):
+    """How records are packed. An aggregate is sealed by whichever bound is met first."""
+
+    bytes_max: int = Field(256 * KIB, ge=1 * KIB, le=64 * MIB, description="uncompressed bytes of an aggregate")
+    records_max: int = Field(10_000, ge=1, le=1_000_000, description="records of an aggregate")
+    linger_ms: int = Field(100, ge=0, le=600_000, description="how long the first record of an aggregate waits for others")
+
+
+class ProducerSettings(_Strict):
+    """Bounds of a producer."""
+
+    buffer_bytes_max: int = Field(64 * MIB, ge=1 * MIB, description="encoded records that wait or are under way")
+    buffer_records_max: int = Field(1_000_000, ge=1)
+    put_timeout_s: float = Field(60.0, ge=0, description="how long put waits for room before it raises BufferFullError")
+    message_bytes_max: int = Field(1_000_000, ge=1 * KIB, description="largest message that the broker takes")
+    in_flight_max: int = Field(64, ge=1, le=10_000, description="aggregates under way per shard")
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
+    acks: Literal["strict", "relaxed"] = Field("strict", description="relaxed: no barrier, see docs/ordering.md")
+
+
+def _aggregation(value: Any) -> Any:
+    return None if value in ("none", None, False) else value
+
+
+class StreamConfig(_Strict):
+    """A stream: a data topic, its control topic, its shards, its schema subject and its ordering mode."""
+
+    name: str = ""
+    schema_path: Path = Field(alias="schema")
+    shards: int = Field(4, ge=1, le=10_000, description="first shards; split and merge change them later")
+    partitions_max: int = Field(500, ge=1, le=100_000)
+    key: str | None = Field(None, description="column that put_many and `headrace produce` take the partition key from")
+    ordering: Literal["strict", "salted"] = "strict"
+    aggregation: Annotated[Aggregation | None, BeforeValidator(_aggregation)] = Field(default_factory=lambda: Aggregation())
+    dedup: str = "off"
+    foreign: Literal["reject", "accept"] = "reject"
+    producer: ProducerSettings = Field(default_factory=lambda: ProducerSettings())
+
+    @field_validator("dedup")
+    @classmethod
+    def _known_dedup(cls, value: str) -> str:
+        if not re.fullmatch(r"off|exact|window [1-9][0-9]*(s|m|h|d)", value):
+            raise ValueError("expected off, exact, or `window 1h` (a number and s, m, h or d)")
+        return value
+
+    @property
+    def topic(self) -> str:
+        return self.name
+
+    @property
+    def control_topic(self) -> str:
+        return f"{self.name}.control"
+
+    @property
+    def dead_topic(self) -> str:
+        return f"{self.name}.dead"
+
+    @property
+    def subject(self) -> str:
+        return f"{self.name}-value"
+
+
+class Merge(_Strict):
+    """How silver folds records into rows."""
+
+    keys: list[str] = Field(min_length=1)
+    sequence_by: str | None = None
+    delete_when: str | None = None
+
+
+def _list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class TableConfig(_Strict):
+    """A Delta table and what it is made from."""
+
+    name: str = ""
+    sources: Annotated[list[str], BeforeValidator(_list)] = Field(alias="from", min_length=1)
+    cluster_by: list[str] = Field(default_factory=list)
+    merge: Merge | None = None
+    sql: Path | None = None
+    mode: Literal["refresh"] | None = None
+    expect: list[dict[str, str]] = Field(default_factory=list)
+
+    @property
+    def layer(self) -> str:
+        return self.name.partition(".")[0]
+
+
+class Connection(_Strict):
+    """Where Kafka and the registry are. Every client setting is held as a secret, since which ones are is the client's
+    affair; ``kafka_settings`` gives them to the client alone."""
+
+    bootstrap: str = ""
+    registry: str = ""
+    kafka: dict[str, SecretStr] = Field(default_factory=dict)
+    registry_auth: SecretStr | None = Field(None, description="user:password")
+    cluster_id: str | None = Field(None, description="refuse any other cluster")
+
+    @field_validator("kafka", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {str(k): str(v).lower() if isinstance(v, bool) else str(v) for k, v in value.items()}
+
+    @field_validator("registry")
+    @classmethod
+    def _no_password_in_url(cls, value: str) -> str:
+        if value and (not value.startswith(("http://", "https://")) or not urlsplit(value).hostname):
+            raise ValueError("expected a URL such as https://registry:8081")
+        if urlsplit(value).password:
+            raise ValueError("expected no password in the URL: put user:password into registry_auth")
+        return value
+
+    def kafka_settings(self) -> dict[str, str]:
+        """librdkafka settings in the clear, bootstrap.servers included. Never log them."""
+        return {"bootstrap.servers": self.bootstrap} | {k: v.get_secret_value() for k, v in self.kafka.items()}
+
+
+class Config(_Strict):
+    """headrace.yml after checking. Relative paths are resolved against the file's folder."""
+
+    profile: str = "embedded"
+    profiles: dict[str, Connection] = Field(default_factory=dict)
+    warehouse: str = ".headrace/warehouse"
+    streams: dict[str, StreamConfig] = Field(default_factory=dict)
+    tables: dict[str, TableConfig] = Field(default_factory=dict)
+    references: dict[str, Path] = Field(default_factory=dict)
+    _path: Path = PrivateAttr(default=Path("headrace.yml"))
+    _connection: Connection | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> Config:
+        for name, table in self.tables.items():
+            known = self.streams if table.layer == "bronze" else self.tables
+            for source in table.sources:
+                if source not in known:
+                    kind = "stream" if table.layer == "bronze" else "table"
+                    raise ValueError(f"tables.{name}.from: no {kind} {source!r}; there are: {', '.join(sorted(known)) or 'none'}")
+        return self
+
+    @property
+    def path(self) -> Path:
+        """The file that was read."""
+        return self._path
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths start from."""
+        return self._path.parent
+
+    @property
+    def connection(self) -> Connection:
+        """Where the chosen profile's cluster is. Raises ConfigError where the embedded stack is not up."""
+        if self._connection is None:
+            raise ConfigError(
+                f"{self._path}: profile embedded needs the embedded stack, which is not up here: run `headrace up` "
+                "(or set HEADRACE_HOME to where it is), or choose another profile"
+            )
+        return self._connection
+
+    def stream(self, name: str) -> StreamConfig:
+        """The stream's configuration. Raises UnknownStreamError."""
+        if name not in self.streams:
+            there = ", ".join(sorted(self.streams)) or "none"
+            raise UnknownStreamError(f"no stream {name!r} in {self._path}; there are: {there}. Add it under `streams:`")
+        return self.streams[name]
+
+    def table(self, name: str) -> TableConfig:
+        """The table's configuration. Raises ConfigError."""
+        if name not in self.tables:
+            there = ", ".join(sorted(self.tables)) or "none"
+            raise ConfigError(f"no table {name!r} in {self._path}; there are: {there}. Add it under `tables:`")
+        return self.tables[name]

@@ -1,0 +1,306 @@
+"""Reading a stream as a member of a group: fetch → gate → unpack → drop repeats → checkpoint.
+
+One message is in hand at a time; librdkafka fetches ahead. Not thread-safe: its consumer calls it from one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from pipeline.config import Connection, StreamConfig
+from pipeline.consume.assignment import gate, shard_at, start_offset
+from pipeline.consume.checkpoint import MarksTopic, Position, commit_of, note_of
+from pipeline.consume.unpack import Kind, Unpacked, Unpacker
+from pipeline.errors import RetryableError, TrimmedError
+from pipeline.kafka.group_reader import Committed, Fetched, GroupReader
+from pipeline.model.repeats import Marks
+from pipeline.model.shards import Place, ShardMap
+from pipeline.model.stamp import END_HEADER
+from pipeline.reshard.control_log import ControlLog
+
+log = logging.getLogger("headrace.consume")
+GATE_CHECK_S = 0.2
+RETRY_S = 0.5
+PRODUCER_RETENTION_MS = 7 * 24 * 3600 * 1000
+
+
+@dataclass(slots=True)
+class ReaderStats:
+    """Counters since the reader started."""
+
+    messages: int = 0
+    records: int = 0
+    repeats_dropped: int = 0
+    voids: int = 0
+    bad: int = 0
+    commits: int = 0
+    rebalances: int = 0
+
+
+class Reading:
+    """See the module. ``next`` gives a message's records; ``done`` says that some of them, or all, are handled."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: StreamConfig,
+        group: str,
+        control: ControlLog,
+        unpacker: Unpacker,
+        finish: Callable[[ControlLog], None],
+        *,
+        start: str,
+        protocol: str,
+    ) -> None:
+        self._stream = stream
+        self._start = start
+        self._control = control
+        self._unpacker = unpacker
+        self._finish = finish
+        self._marks = Marks()
+        self._newest_ms = 0
+        self._marks_topic = MarksTopic(connection, stream.name, group)
+        self._positions: dict[Place, Position] = {}
+        self._committed: dict[Place, Position] = {}
+        self._gated: set[Place] = set()
+        self._gate_checked_at = 0.0
+        self._in_hand: Unpacked | None = None
+        self.stats = ReaderStats()
+        self._reader = GroupReader(connection, group, protocol, self._assigned, self._revoked)
+        self._topics = {place[0] for place in control.map.places}
+        self._reader.subscribe(self._topics)
+
+    # -- messages ------------------------------------------------------------------------------------------------------
+
+    def next(self, timeout_s: float) -> Unpacked | None:
+        """The next message that has records to handle, or is BAD; None if none came in time. What was given before has to
+        be ``done`` first."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._check_gate()
+            fetched = self._reader.poll(max(0.0, min(GATE_CHECK_S, deadline - time.monotonic())))
+            if fetched is not None and fetched.place in self._positions and fetched.place not in self._gated:
+                unpacked = self._unpack(fetched)
+                if unpacked is not None:
+                    self._in_hand = unpacked
+                    return unpacked
+            if time.monotonic() >= deadline:
+                return None
+
+    def done(self, records: int) -> None:
+        """The first ``records`` of the message in hand are handled."""
+        unpacked = self._in_hand
+        if unpacked is None:
+            return  # it was taken away by a rebalance: whoever has it now reads it again
+        if records >= len(unpacked.records):
+            self._pass(unpacked)
+            self._in_hand = None
+        elif records:
+            self._positions[unpacked.fetched.place] = Position(unpacked.fetched.offset, unpacked.records[records - 1].index + 1)
+
+    def put_back(self) -> None:
+        """Give the records of the message in hand that are not done again, at once."""
+        if self._in_hand is not None:
+            place = self._in_hand.fetched.place
+            self._in_hand = None
+            self._reader.seek(place, self._positions[place].offset)
+
+    def commit(self) -> None:
+        """Commit every position that moved. Raises BrokerUnavailableError: nothing is lost, some records come again."""
+        self._commit(self._moved(self._positions))
+
+    def close(self) -> None:
+        """Commit and leave the group."""
+        try:
+            self._reader.close()
+        finally:
+            self._marks_topic.close()
+            self._control.close()
+
+    # -- one message -----------------------------------------------------------------------------------------------------
+
+    def _unpack(self, fetched: Fetched) -> Unpacked | None:
+        """What to handle of a message; None if there is nothing."""
+        while True:
+            try:
+                unpacked = self._unpacker.unpack(fetched, self._marks)
+                if unpacked.kind is Kind.END:
+                    self._pass_end(fetched)
+                    return None
+                break
+            except RetryableError as error:
+                log.warning("%s[%d] waits at %d: %s", *fetched.place, fetched.offset, error)
+                time.sleep(RETRY_S)
+                self._reader.pause(self._positions)  # poll to stay in the group, without taking messages
+                self._reader.poll(0)
+                if fetched.place not in self._positions:
+                    return None
+                self._reader.resume(self._positions.keys() - self._gated)
+        self.stats.messages += 1
+        self.stats.repeats_dropped += unpacked.repeats
+        self.stats.voids += unpacked.kind is Kind.VOID
+        self.stats.bad += unpacked.kind is Kind.BAD
+        at = self._positions[fetched.place]
+        if at.offset == fetched.offset and at.index:
+            unpacked.records = [record for record in unpacked.records if record.index >= at.index]
+        if unpacked.records or unpacked.kind is Kind.BAD:
+            return unpacked
+        self._pass(unpacked)
+        return None
+
+    def _pass(self, unpacked: Unpacked) -> None:
+        """A message is handled whole: marks and position move on together."""
+        fetched, stamp, shard = unpacked.fetched, unpacked.stamp, unpacked.shard
+        if unpacked.kind is Kind.RECORDS and stamp is not None and shard is not None:
+            self._marks.accept(stamp.producer, stamp.last_seq, shard.low, shard.high, stamp.created_at_ms)
+            self._newest_ms = max(self._newest_ms, stamp.created_at_ms)
+        self.stats.records += len(unpacked.records)
+        self._positions[fetched.place] = Position(fetched.offset + 1)
+
+    def _pass_end(self, fetched: Fetched) -> None:
+        """Only COMMIT makes a seal: an END is asked of the control log, and waited for or brought about."""
+        header = next((value for name, value in fetched.headers if name == END_HEADER), None)
+        try:
+            reshard = str(json.loads(header or b"")["reshard"])
+        except (ValueError, KeyError, TypeError):
+            reshard = ""
+        shard_map = self._control.barrier()
+        if reshard in shard_map.pending:
+            time.sleep(GATE_CHECK_S)  # its resharder is most likely at work
+            if reshard in self._control.barrier().pending:
+                self._finish(self._control)
+            shard_map = self._control.barrier()
+            if reshard in shard_map.pending:
+                raise RetryableError(f"reshard {reshard} is still pending")
+        self._positions[fetched.place] = Position(fetched.offset + 1)
+        if any(shard.seal == fetched.offset for shard in shard_map.at_place(fetched.place)):
+            self._commit({fetched.place: self._positions[fetched.place]})
+            self._gate_checked_at = 0.0
+
+    # -- gate ------------------------------------------------------------------------------------------------------------
+
+    def _check_gate(self) -> None:
+        """Open what may be read by now. Gated partitions are paused, and polled on: the group sees a live member."""
+        now = time.monotonic()
+        if not self._gated or now < self._gate_checked_at + GATE_CHECK_S:
+            return
+        self._gate_checked_at = now
+        try:
+            shard_map = self._control.refresh()
+            open_places, committed = self._open_places(shard_map)
+        except RetryableError as error:
+            log.warning("the gate waits: %s", error)
+            return
+        opened = self._gated & open_places
+        if opened:
+            self._gated -= opened
+            for place, position in self._start_positions(shard_map, opened, committed).items():
+                self._positions[place] = position
+                self._reader.seek(place, position.offset)
+            self._reader.resume(opened)
+
+    def _open_places(self, shard_map: ShardMap) -> tuple[set[Place], dict[Place, Committed]]:
+        committed = self._reader.committed(shard_map.places)
+        offsets = {place: position.offset for place, position in committed.items()}
+        parents = {shard_map.shards[p].place for shard in shard_map.shards.values() for p in shard.parents}
+        unread = {place for place in parents if offsets.get(place, 0) == 0}
+        starts = {place: self._reader.bounds(place)[0] for place in unread}
+        return gate(shard_map, offsets, starts), committed
+
+    # -- assignment --------------------------------------------------------------------------------------------------------
+
+    def _assigned(self, places: list[Place]) -> tuple[dict[Place, int], set[Place]]:
+        """Called inside poll: where to start each partition, and which are gated."""
+        if not places:
+            return {}, set()
+        self.stats.rebalances += 1
+        shard_map = self._control.barrier()
+        open_places, committed = self._open_places(shard_map)
+        starts = self._start_positions(shard_map, set(places), committed)
+        gated = set(places) - open_places
+        self._positions.update(starts)
+        self._committed.update({place: at for place, at in starts.items() if place in committed})
+        self._gated |= gated
+        self._gate_checked_at = 0.0
+        return {place: starts[place].offset for place in places}, gated
+
+    def _start_positions(
+        self, shard_map: ShardMap, places: set[Place], committed: dict[Place, Committed]
+    ) -> dict[Place, Position]:
+        offsets = {place: position.offset for place, position in committed.items()}
+        positions: dict[Place, Position] = {}
+        for place in places:
+            low, end = self._reader.bounds(place)
+            offset = start_offset(shard_map, place, offsets, self._start, low, end)
+            if offset < low and place in committed:
+                self._check_trimmed(shard_map, place, offset, low)
+            note = note_of(committed[place]) if place in committed else None
+            positions[place] = Position(offset, note.index if note else 0)
+        self._take_marks(shard_map, positions, committed)
+        return positions
+
+    def _take_marks(self, shard_map: ShardMap, positions: dict[Place, Position], committed: dict[Place, Committed]) -> None:
+        """Marks come with the commit: a place's own, or for a child without a commit its parents', side by side."""
+        sources: dict[Place, list[tuple[Place, int, int]]] = {}
+        for place, position in positions.items():
+            shard = shard_at(shard_map, place, position.offset)
+            if shard is None:
+                continue
+            if place in committed or not shard.parents:
+                sources[place] = [(place, shard.low, shard.high)]
+            else:
+                parents = [shard_map.shards[parent] for parent in shard.parents]
+                sources[place] = [(p.place, max(p.low, shard.low), min(p.high, shard.high)) for p in parents]
+        asked = {source for parts in sources.values() for source, _, _ in parts}
+        notes = {place: note_of(committed[place]) for place in asked if place in committed}
+        found = self._marks_topic.read({place: note.marks_offset for place, note in notes.items() if note is not None})
+        for parts in sources.values():
+            for source, low, high in parts:
+                self._marks.replace(low, high, found.get(source, Marks()))
+
+    def _check_trimmed(self, shard_map: ShardMap, place: Place, offset: int, low: int) -> None:
+        raise TrimmedError(
+            f"{place[0]}[{place[1]}] starts at {low}, and this group had read up to {offset}: retention removed "
+            f"{low - offset} messages unread. Reset the group's offset to {low} to go on without them"
+        )
+
+    def _revoked(self, places: list[Place], lost: bool) -> None:
+        """Called inside poll: the last chance to commit, unless the partitions are lost already."""
+        leaving = set(places)
+        if self._in_hand is not None and self._in_hand.fetched.place in leaving:
+            self._in_hand = None
+        try:
+            if not lost:
+                self._commit(self._moved(leaving))
+        except RetryableError as error:
+            log.warning("no commit before %d partitions went to others: their last records come again (%s)", len(leaving), error)
+        finally:
+            for place in leaving:
+                self._positions.pop(place, None)
+                self._committed.pop(place, None)
+                self._gated.discard(place)
+
+    # -- commits -----------------------------------------------------------------------------------------------------------
+
+    def _moved(self, places: Iterable[Place]) -> dict[Place, Position]:
+        """Positions to commit. Never a gated one's: a child without a commit starts at its beginning."""
+        at = {place: self._positions[place] for place in places if place in self._positions and place not in self._gated}
+        return {place: position for place, position in at.items() if self._committed.get(place) != position}
+
+    def _commit(self, positions: dict[Place, Position]) -> None:
+        if not positions:
+            return
+        self._marks.prune(self._newest_ms - PRODUCER_RETENTION_MS)
+        commits: dict[Place, Committed] = {}
+        for place, position in positions.items():
+            shards = self._control.map.at_place(place)
+            low, high = (min(s.low for s in shards), max(s.high for s in shards)) if shards else (0, 0)
+            pointer = self._marks_topic.write(place, position, self._marks.to_json(low, high))
+            commits[place] = commit_of(position, pointer)
+        self._reader.commit(commits)
+        self._committed.update(positions)
+        self.stats.commits += 1

@@ -1,0 +1,159 @@
+"""A member of a consumer group on Kafka's own protocol: assignment, polling, pausing, committing. No meaning in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from pipeline.config import Connection
+from pipeline.errors import BrokerUnavailableError, HeadraceError, TrimmedError
+from pipeline.kafka.settings import group_settings
+from pipeline.kafka.translate import translate
+from pipeline.model.shards import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A group's committed position of one partition: the next offset to read, and what the committer wrote beside it."""
+
+    offset: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A message as it lies in the log."""
+
+    place: Place
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp_ms: int
+
+
+class GroupReader:
+    """Not thread-safe. ``on_assigned(places)`` returns where to start each and which to pause at once,
+    ``on_revoked(places, lost)`` is the last chance to commit (not after ``lost``); both are called from ``poll``."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        group: str,
+        protocol: str,
+        on_assigned: Callable[[list[Place]], tuple[dict[Place, int], set[Place]]],
+        on_revoked: Callable[[list[Place], bool], None],
+    ) -> None:
+        self._bootstrap = connection.bootstrap
+        self._consumer = Consumer(group_settings(connection, group, protocol))
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._raised: BaseException | None = None
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        self._consumer.subscribe(
+            sorted(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=lambda c, p: self._revoked(c, p, lost=True)
+        )
+
+    def poll(self, timeout_s: float) -> Fetched | None:
+        """The next message of any partition that is not paused; None if none came in time. Also serves the group: call it
+        more often than max.poll.interval.ms. Raises what a callback raised, TrimmedError, or a StopError."""
+        message = self._consumer.poll(timeout_s)
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+        if message is None:
+            return None
+        error = message.error()
+        if error is not None:
+            self._react(error, message)
+            return None
+        headers = [(name, value.encode() if isinstance(value, str) else value) for name, value in message.headers() or ()]
+        place = message.topic(), message.partition()
+        return Fetched(place, message.offset(), message.key(), message.value(), headers, message.timestamp()[1])
+
+    def pause(self, places: Iterable[Place]) -> None:
+        self._consumer.pause([TopicPartition(*place) for place in places])
+
+    def resume(self, places: Iterable[Place]) -> None:
+        self._consumer.resume([TopicPartition(*place) for place in places])
+
+    def seek(self, place: Place, offset: int) -> None:
+        self._consumer.seek(TopicPartition(*place, offset))
+
+    def committed(self, places: Iterable[Place], timeout_s: float = 10.0) -> dict[Place, Committed]:
+        """The group's committed positions of these partitions, whoever reads them; absent where there is none."""
+        asked = [TopicPartition(*place) for place in places]
+        if not asked:
+            return {}
+        try:
+            found = self._consumer.committed(asked, timeout=timeout_s)
+        except KafkaException as error:
+            raise translate(error, "read committed positions", self._bootstrap) from error
+        return {(tp.topic, tp.partition): Committed(tp.offset, tp.metadata or "") for tp in found if tp.offset >= 0}
+
+    def commit(self, positions: dict[Place, Committed]) -> None:
+        """Commit and wait for the answer. Raises BrokerUnavailableError where it did not succeed: nothing is lost, records
+        since the last commit come again."""
+        offsets = [TopicPartition(*place, position.offset, position.note) for place, position in positions.items()]
+        try:
+            answered = self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            raise translate(error, "commit", self._bootstrap) from error
+        for tp in answered or ():
+            if tp.error is not None:
+                raise translate(tp.error, f"commit {tp.topic}[{tp.partition}]", self._bootstrap)
+
+    def bounds(self, place: Place, timeout_s: float = 10.0) -> tuple[int, int]:
+        """(first offset kept, end offset) of a partition, asked now."""
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=timeout_s, cached=False)
+        except KafkaException as error:
+            raise translate(error, f"read the bounds of {place[0]}[{place[1]}]", self._bootstrap) from error
+        return low, high
+
+    def offsets_at(self, places: Iterable[Place], timestamp_ms: int, timeout_s: float = 10.0) -> dict[Place, int]:
+        """For each partition the first offset whose timestamp is at or after ``timestamp_ms``; its end if there is none."""
+        asked = [TopicPartition(*place, timestamp_ms) for place in places]
+        try:
+            found = self._consumer.offsets_for_times(asked, timeout=timeout_s)
+        except KafkaException as error:
+            raise translate(error, "find offsets by time", self._bootstrap) from error
+        return {(t.topic, t.partition): t.offset if t.offset >= 0 else self.bounds((t.topic, t.partition))[1] for t in found}
+
+    def close(self) -> None:
+        """Leave the group; partitions are revoked, which commits them."""
+        self._consumer.close()
+
+    def _assigned(self, _: Any, partitions: list[TopicPartition]) -> None:
+        try:
+            starts, paused = self._on_assigned([(tp.topic, tp.partition) for tp in partitions])
+            self._consumer.incremental_assign(
+                [TopicPartition(tp.topic, tp.partition, starts[(tp.topic, tp.partition)]) for tp in partitions]
+            )
+            self.pause(paused)
+        except BaseException as error:  # noqa: BLE001 - the client swallows what callbacks raise; poll raises it
+            self._raised = error
+
+    def _revoked(self, _: Any, partitions: list[TopicPartition], lost: bool = False) -> None:
+        try:
+            self._on_revoked([(tp.topic, tp.partition) for tp in partitions], lost)
+        except HeadraceError as error:
+            self._raised = error
+        finally:
+            if partitions and not lost:
+                self._consumer.incremental_unassign(partitions)
+
+    def _react(self, error: KafkaError, message: Any) -> None:
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise TrimmedError(
+                f"{message.topic()}[{message.partition()}] no longer has the offset to read next ({error.str()}): retention "
+                "removed records that this group had not read. Choose where to go on (`--start earliest` skips what is lost)"
+            )
+        if error.fatal() or not error.retriable():
+            translated = translate(error, "read", self._bootstrap)
+            if not isinstance(translated, BrokerUnavailableError) or error.fatal():
+                raise translated

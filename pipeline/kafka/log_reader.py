@@ -1,0 +1,81 @@
+"""Reading one partition by hand, from an offset up to an end: the control log, and scans of data partitions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from pipeline.config import Connection
+from pipeline.errors import BrokerUnavailableError
+from pipeline.kafka.settings import reader_settings
+from pipeline.kafka.translate import translate
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One message of a partition. ``timestamp_ms`` is the broker's."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int
+
+
+class LogReader:
+    """A position in one partition. Not thread-safe; ``close`` it."""
+
+    def __init__(self, connection: Connection, topic: str, partition: int) -> None:
+        self._bootstrap = connection.bootstrap
+        self._place = TopicPartition(topic, partition)
+        self._consumer = Consumer(reader_settings(connection))
+        self._position: int | None = None
+
+    def bounds(self, timeout_s: float) -> tuple[int, int]:
+        """(first offset kept, end offset), asked of the partition's leader now."""
+        try:
+            low, high = self._consumer.get_watermark_offsets(self._place, timeout=timeout_s, cached=False)
+        except KafkaException as error:
+            raise translate(error, f"read the end of {self._place.topic}", self._bootstrap) from error
+        return low, high
+
+    def read(self, start: int, end: int, timeout_s: float) -> Iterator[LogEntry]:
+        """The messages from offset ``start`` on, in order, at least up to offset ``end``: what came with them is given too.
+        Gaps (compaction) are passed over: arrival at the end is known from an offset past it, or from the partition's end.
+        Raises BrokerUnavailableError when nothing more comes for ``timeout_s``."""
+        if start >= end:
+            return
+        if self._position != start:
+            self._consumer.assign([TopicPartition(self._place.topic, self._place.partition, start)])
+            self._position = start
+        deadline = time.monotonic() + timeout_s
+        while self._position < end:
+            batch = self._consumer.consume(500, timeout=min(0.2, timeout_s))
+            for message in batch:
+                error = message.error()
+                if error is None:
+                    self._position = message.offset() + 1
+                    headers = tuple((name, _bytes(value)) for name, value in message.headers() or ())
+                    yield LogEntry(message.offset(), message.key(), message.value(), headers, message.timestamp()[1])
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    if message.offset() >= end:
+                        self._position = max(self._position, end)
+                elif not error.retriable() and error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+                    raise translate(error, f"read {self._place.topic}", self._bootstrap)
+            if batch:
+                deadline = time.monotonic() + timeout_s
+            elif time.monotonic() > deadline:
+                raise BrokerUnavailableError(
+                    f"could not read {self._place.topic} up to offset {end}: nothing came from {self._bootstrap} "
+                    f"for {timeout_s:g} s (at {self._position})"
+                )
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

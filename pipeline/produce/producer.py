@@ -1,0 +1,251 @@
+"""The producer: put records, get receipts. This file only wires.
+
+    put → encode (pipeline/schema) → route → aggregate (pack) → send → settle → receipt
+
+Order: records of one partition key are in the stream in the order in which ``put`` returned, across retries, client
+failures and reshards. Threads: every method is safe from any thread; between threads, the order is that in which their
+puts took the producer's lock.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import Config, StreamConfig, load_config
+from pipeline.errors import BrokerUnavailableError, ClosedError, ConfigError, RecordTooLargeError
+from pipeline.kafka.registry_client import RegistryClient
+from pipeline.kafka.topics import Topics
+from pipeline.model.keys import HASH_SPACE
+from pipeline.produce.receipt import PendingReceipt
+from pipeline.produce.send import SendLoop
+from pipeline.produce.settle import SettleLoop
+from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats, now_ms
+from pipeline.reshard.control_log import ControlLog, create_stream
+from pipeline.reshard.resharder import finish_pending
+from pipeline.schema.encode import EntryEncoder
+from pipeline.schema.envelope import envelope_text
+from pipeline.schema.value_schema import load_schema
+
+ENVELOPE_BYTES_MAX = 64  # frame, array counts and relative sequence of a record that goes alone
+INCARNATION_SHIFT = 40  # a named producer's own sequences start at incarnation << 40: they rise from start to start
+MAX_SEQ = 2**63 - 1
+
+
+class Producer:
+    """Puts records into a stream.
+
+    ``stream`` is a name in headrace.yml (``config`` takes another Config); the stream is created on the cluster if it is
+    not there. ``name`` makes the producer a named one: a newer producer of the same name fences this one (FencedError),
+    and records put with ``position`` keep their dedup ids over restarts. ``overrides`` replace options of the stream's
+    ``aggregation`` and ``producer`` sections, such as ``linger_ms=5``.
+
+    Raises UnknownStreamError, SchemaError, BrokerUnavailableError or RegistryUnavailableError at once where the stream
+    cannot be written to. Memory is bounded by ``buffer_bytes_max``.
+    """
+
+    def __init__(self, stream: str, *, config: Config | None = None, name: str | None = None, **overrides: Any) -> None:
+        config = config or load_config()
+        settings = _override(config.stream(stream), overrides)
+        schema = load_schema(settings.schema_path)
+        self._encode = EntryEncoder(schema).encode
+        self._registry = RegistryClient(config.connection)
+        topics = Topics(config.connection)
+        create_stream(config.connection, settings, topics)
+        self._registry.register(schema.full_name, schema.text)
+        schema_id = self._registry.register(settings.subject, envelope_text(schema))
+        self._control = ControlLog(config.connection, settings, topics)
+        self.stream = settings
+        self.name = name or uuid.uuid4().hex
+        self.incarnation = self._control.claim(name) if name else 0
+        self._named = name is not None
+        self._by_position: bool | None = None
+        self._state = state = ProducerState(settings, self._control.map)
+        state.next_seq = self.incarnation << INCARNATION_SHIFT
+        self._last_put_seq = -1
+        self._timeout_s = settings.producer.put_timeout_s
+        self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
+        self._send = SendLoop(state, config.connection, schema_id, self.name, self.incarnation)
+        self._settle = SettleLoop(state, self._control, self.name, self.incarnation, finish_pending(config.connection))
+        self._closed = False
+        self._send.start()
+        self._settle.start()
+
+    # -- putting -------------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        value: Mapping[str, Any] | None,
+        key: str,
+        *,
+        id: str | None = None,
+        headers: Sequence[tuple[str, bytes | None]] | None = None,
+        hash_key: int | None = None,
+        position: int | None = None,
+        timeout: float | None = None,
+    ) -> PendingReceipt:
+        """Take a record; its receipt resolves once it is acknowledged.
+
+        ``value`` None is a tombstone. ``id`` is an explicit dedup id, ``hash_key`` overrides the key's hash, ``position`` is
+        the record's place in its source (rising; named producers only): put again after a crash, it makes the same dedup
+        id. Waits at most ``timeout`` seconds for room.
+
+        Raises SchemaMismatchError, RecordTooLargeError, BufferFullError, ClosedError, or what stopped the producer; the
+        record was not taken then, and nothing else is affected.
+        """
+        body = self._encode(key, id, 0, now_ms(), headers, value)
+        if len(body) > self._record_bytes_max:
+            raise RecordTooLargeError(len(body), self._record_bytes_max)
+        if hash_key is not None and not 0 <= hash_key < HASH_SPACE:
+            raise ValueError(f"hash_key has to be in [0, 2**64), not {hash_key}")
+        state = self._state
+        with state.lock:
+            self._check_position(position)
+            state.locked_take(
+                len(body) + RECORD_OVERHEAD_BYTES, 1, self._timeout_s if timeout is None else timeout
+            )
+            return self._locked_put(key, hash_key, body, position)
+
+    def put_many(
+        self,
+        rows: Iterable[Mapping[str, Any]] | pa.Table | pa.RecordBatch,
+        *,
+        key: str | None = None,
+        position: int | None = None,
+        timeout: float | None = None,
+    ) -> list[PendingReceipt]:
+        """Take many records: dicts, or the rows of a pyarrow table. ``key`` names the column of the partition key (default:
+        the stream's ``key``); ``position`` is the first row's place in its source.
+
+        Raises as ``put`` does, at the first row that fails: the rows before it were taken.
+        """
+        column = key or self.stream.key
+        if column is None:
+            raise ConfigError(f"put_many needs key=, the column of the partition key (or `key:` in stream {self.stream.name})")
+        if isinstance(rows, pa.Table | pa.RecordBatch):
+            rows = rows.to_pylist()
+        return [
+            self.put(row, str(row[column]), position=None if position is None else position + index, timeout=timeout)
+            for index, row in enumerate(rows)
+        ]
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything put so far is acknowledged or has failed. Raises BrokerUnavailableError after ``timeout``
+        seconds (what is left stays on its way), or what stopped the producer."""
+        state = self._state
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with state.lock:
+            state.locked_seal_all()
+            upto = self._last_put_seq
+            while True:
+                if state.failure is not None:
+                    raise state.failure
+                lowest = state.locked_lowest_seq()
+                if lowest is None or lowest > upto:
+                    return
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise BrokerUnavailableError(
+                        f"{state.buffered_records:,} records were not acknowledged within {timeout:g} s; they are still on "
+                        "their way: flush again, or check the broker (`headrace status`)"
+                    )
+                state.settled.condition.wait(left)
+
+    def close(self, timeout: float = 30.0) -> None:
+        """Flush for at most ``timeout`` seconds and stop. Receipts still open then fail with ClosedError: their records may
+        or may not be in the stream. Raises the error that left records unacknowledged. A second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        state = self._state
+        problem: Exception | None = None
+        with state.lock:
+            already_failed = state.failure is not None
+        try:
+            if not already_failed:
+                self.flush(timeout)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the receipts have to resolve before it goes on
+            problem = error
+        with state.lock:
+            state.closing = True
+            if problem is not None or state.failure is not None:
+                state.locked_stop(ClosedError(f"closed before the broker acknowledged ({problem}): the outcome is unknown"))
+            state.work.notify_all()
+            state.reported.notify_all()
+        self._send.join(10)
+        self._settle.join(10)
+        self._control.close()
+        if problem is not None:
+            raise problem
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # -- seeing --------------------------------------------------------------------------------------------------------
+
+    @property
+    def acknowledged_position(self) -> int:
+        """Everything put at or below this position (or own sequence) is acknowledged or has failed; -1 at first. Store it:
+        after a crash, go on behind it."""
+        with self._state.lock:
+            lowest = self._state.locked_lowest_seq()
+            return self._last_put_seq if lowest is None else min(lowest - 1, self._last_put_seq)
+
+    @property
+    def stats(self) -> ProducerStats:
+        """Counters since the start; read without the lock."""
+        return self._state.stats
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _locked_put(self, key: str, hash_key: int | None, body: bytes, position: int | None) -> PendingReceipt:
+        state = self._state
+        seq = state.next_seq if position is None else position
+        hashed, shard = state.router.route(key) if hash_key is None else state.router.route_hash(hash_key)
+        aggregate, index, sealed = state.packer.add(shard, seq, hashed, body, now_ms())
+        state.next_seq = seq + 1
+        self._last_put_seq = seq
+        state.stats.records_put += 1
+        if sealed:
+            state.locked_enqueue(sealed)
+        elif index == 0:
+            state.work.notify()
+        return PendingReceipt(aggregate, index, state.settled)
+
+    def _check_position(self, position: int | None) -> None:
+        if self._by_position is None:
+            if position is not None and not self._named:
+                raise ValueError("position= needs a named producer, Producer(stream, name=…): it has to outlive a restart")
+            self._by_position = position is not None
+        if self._by_position != (position is not None):
+            raise ValueError("give every record of a producer a position, or none: their sequences would overlap")
+        if position is not None and not self._last_put_seq < position <= MAX_SEQ:
+            raise ValueError(f"positions have to rise: {position} after {self._last_put_seq}")
+
+
+def _override(stream: StreamConfig, overrides: Mapping[str, Any]) -> StreamConfig:
+    """Options of the aggregation and producer sections, given as keyword arguments."""
+    aggregation = stream.aggregation.model_dump() if stream.aggregation else None
+    producer = stream.producer.model_dump()
+    for option, value in overrides.items():
+        option = option.removeprefix("aggregate_")
+        if option in producer:
+            producer[option] = value
+        elif aggregation is not None and option in aggregation:
+            aggregation[option] = value
+        else:
+            known = ", ".join(sorted({*producer, *(aggregation or {})}))
+            raise ConfigError(f"Producer has no option {option!r}; there are: {known}")
+    data = stream.model_dump(by_alias=True) | {"aggregation": aggregation, "producer": producer}
+    try:
+        return StreamConfig.model_validate(data)
+    except ValueError as error:
+        raise ConfigError(f"Producer({stream.name!r}): {error}") from None
