@@ -53,7 +53,9 @@ class LogReader:
             self._position = start
         deadline = time.monotonic() + timeout_s
         while self._position < end:
-            batch = self._consumer.consume(500, timeout=min(0.2, timeout_s))
+            # consume(n, t) waits the whole t for n messages; so wait for one, and take what came with it.
+            first = self._consumer.poll(min(0.2, timeout_s))
+            batch = [] if first is None else [first, *self._consumer.consume(500, timeout=0)]
             for message in batch:
                 error = message.error()
                 if error is None:

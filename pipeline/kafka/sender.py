@@ -84,8 +84,12 @@ class Sender:
 
     def _poll(self) -> None:
         while not self._stopped.is_set():
-            self._producer.poll(0.2)
-        self._producer.poll(0)
+            try:
+                self._producer.poll(0.2)
+            except KafkaException as error:  # a fatal error; also what our own purge leaves behind
+                if not self._stopped.is_set():
+                    self._fail(None, error.args[0])
+                    self._stopped.wait(0.2)
 
     def _fail(self, parcel: Any | None, error: KafkaError) -> None:
         translated = translate(error, "send", self._bootstrap)

@@ -9,6 +9,15 @@ from typing import Any
 from pipeline.config import Connection
 
 log = logging.getLogger("headrace.kafka")
+_KNOWN = ("enable.gapless.guarantee is experimental", "Purged in flight", "Purged in queue")
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """librdkafka warns of a setting that we chose, and calls our own purge of a client that is thrown away fatal."""
+    return not any(known in record.getMessage() for known in _KNOWN)
+
+
+log.addFilter(_worth_telling)
 
 METADATA_REFRESH_MS = 2_000  # new partitions are found within seconds (DESIGN.md §3)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from pipeline.config import Connection
-from pipeline.errors import BrokerUnavailableError, StreamConflictError
+from pipeline.errors import BrokerUnavailableError, StreamConflictError, UnknownStreamError
 from pipeline.kafka.settings import log
 from pipeline.kafka.translate import translate
 
@@ -69,13 +70,15 @@ class Topics:
         return Topic(name, str(described.topic_id), len(described.partitions), replicas)
 
     def create(self, name: str, partitions: int, settings: Mapping[str, str]) -> bool:
-        """Create a topic. Returns False if it was there already."""
+        """Create a topic and wait until the brokers know it. Returns False if it was there already."""
         topic = NewTopic(name, num_partitions=partitions, replication_factor=self.replication, config=dict(settings))
+        created = True
         try:
             self._wait(self._admin.create_topics([topic], request_timeout=self._timeout_s)[name], f"create topic {name}")
         except _AlreadyThereError:
-            return False
-        return True
+            created = False
+        self._until_known(name, lambda: self.settings(name))
+        return created
 
     def set_partitions(self, name: str, count: int) -> None:
         """Raise a topic's number of partitions to ``count``; nothing happens where it has as many already."""
@@ -105,6 +108,20 @@ class Topics:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
+
+    def _until_known(self, name: str, ask: Callable[[], object]) -> None:
+        """A topic that the controller made reaches the brokers a little later; until then they deny it."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                if self.describe(name) is not None:
+                    ask()
+                    return
+            except UnknownStreamError:
+                pass
+            if time.monotonic() > deadline:
+                raise self._silent(f"find topic {name} after creating it")
+            time.sleep(0.05)
 
     def _wait(self, future: Any, doing: str) -> Any:
         try:

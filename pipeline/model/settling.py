@@ -90,6 +90,7 @@ class Settling:
         self._lanes: dict[str, _Lane] = {}
         self._orphans: list[Any] = []
         self._tick = 0
+        self.void_records = 0
         self._ancestors: dict[str, set[str]] = {}
 
     # -- what happens --------------------------------------------------------------------------------------------------
@@ -176,7 +177,9 @@ class Settling:
                 elif what is Fate.HOLD:
                     held.append(sent)
                 else:
-                    self._orphans.extend(sent.parcel.records())
+                    records = sent.parcel.records()
+                    self.void_records += len(records)
+                    self._orphans.extend(records)
             lane.sent = held
             self._close_if_sealed(shard_id, lane)
         return acknowledged

@@ -85,6 +85,7 @@ class SettleLoop:
             acknowledged = state.settling.settle(shard_map, tick) if needed else []
             if not needed:
                 state.settling.view(shard_map)
+            state.stats.void_resent = state.settling.void_records
             state.locked_acknowledge(acknowledged)
             state.work.notify()
         self._hold(shard_map)

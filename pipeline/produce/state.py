@@ -26,7 +26,8 @@ RECORD_OVERHEAD_BYTES = 160
 
 @dataclass(slots=True)
 class ProducerStats:
-    """Counters since the producer started. ``hold_ms`` is the time during which delivered records waited for the outcome
+    """Counters since the producer started. ``void_resent`` are records whose shard was sealed before them, and which were
+    sent again to its children; ``hold_ms`` is the time during which delivered records waited for the outcome
     of a reshard."""
 
     records_put: int = 0
@@ -162,5 +163,4 @@ class ProducerState:
         self.buffered_records -= aggregate.count
 
     def _repack(self, shard: str, records: Sequence[WaitingRecord]) -> list[Aggregate]:
-        self.stats.void_resent += len(records)
         return list(self.packer.repack(shard, records, now_ms()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -156,8 +157,11 @@ def create_stream(connection: Connection, stream: StreamConfig, topics: Topics |
     """
     topics = topics or Topics(connection)
     topics.check_cluster()
-    topics_there = topics.describe(stream.control_topic), topics.describe(stream.topic)
-    if topics_there[0] is None and topics_there[1] is not None:
+    control_there, data_there = topics.describe(stream.control_topic), topics.describe(stream.topic)
+    if control_there is not None and data_there is not None:
+        with suppress(UnknownStreamError), ControlLog(connection, stream, topics) as log:
+            return log.map
+    if control_there is None and data_there is not None:
         raise StreamConflictError(
             f"topic {stream.topic} exists and is not a stream of Headrace (it has no {stream.control_topic}): choose another "
             "stream name, or delete the topic"
