@@ -24,6 +24,7 @@ from pipeline.reshard.control_log import ControlLog
 
 log = logging.getLogger("headrace.consume")
 GATE_CHECK_S = 0.2
+START_AGAIN_S = 0.02
 RETRY_S = 0.5
 PRODUCER_RETENTION_MS = 7 * 24 * 3600 * 1000
 
@@ -83,7 +84,7 @@ class Reading:
         while True:
             self._check_gate()
             fetched = self._reader.poll(max(0.0, min(GATE_CHECK_S, deadline - time.monotonic())))
-            if fetched is not None and fetched.place in self._positions and fetched.place not in self._gated:
+            if fetched is not None and fetched.place in self._positions:
                 unpacked = self._unpack(fetched)
                 if unpacked is not None:
                     self._in_hand = unpacked
@@ -139,7 +140,7 @@ class Reading:
                 self._reader.poll(0)
                 if fetched.place not in self._positions:
                     return None
-                self._reader.resume(self._positions.keys() - self._gated)
+                self._reader.resume(self._positions)
         self.stats.messages += 1
         self.stats.repeats_dropped += unpacked.repeats
         self.stats.voids += unpacked.kind is Kind.VOID
@@ -184,24 +185,26 @@ class Reading:
     # -- gate ------------------------------------------------------------------------------------------------------------
 
     def _check_gate(self) -> None:
-        """Open what may be read by now. Gated partitions are paused, and polled on: the group sees a live member."""
+        """Start what may be read by now. Gated partitions are paused, and polled on: the group sees a live member."""
         now = time.monotonic()
         if not self._gated or now < self._gate_checked_at + GATE_CHECK_S:
             return
         self._gate_checked_at = now
         try:
-            shard_map = self._control.refresh()
+            shard_map = self._control.barrier()
             open_places, committed = self._open_places(shard_map)
         except RetryableError as error:
             log.warning("the gate waits: %s", error)
             return
         opened = self._gated & open_places
-        if opened:
-            self._gated -= opened
-            for place, position in self._start_positions(shard_map, opened, committed).items():
+        for place, position in self._start_positions(shard_map, opened, committed).items():
+            if self._reader.start(place, position.offset):
+                self._gated.discard(place)
                 self._positions[place] = position
-                self._reader.seek(place, position.offset)
-            self._reader.resume(opened)
+                if place in committed:
+                    self._committed[place] = position
+            else:
+                self._gate_checked_at = now - GATE_CHECK_S + START_AGAIN_S
 
     def _open_places(self, shard_map: ShardMap) -> tuple[set[Place], dict[Place, Committed]]:
         committed = self._reader.committed(shard_map.places)
@@ -213,20 +216,12 @@ class Reading:
 
     # -- assignment --------------------------------------------------------------------------------------------------------
 
-    def _assigned(self, places: list[Place]) -> tuple[dict[Place, int], set[Place]]:
-        """Called inside poll: where to start each partition, and which are gated."""
-        if not places:
-            return {}, set()
-        self.stats.rebalances += 1
-        shard_map = self._control.barrier()
-        open_places, committed = self._open_places(shard_map)
-        starts = self._start_positions(shard_map, set(places), committed)
-        gated = set(places) - open_places
-        self._positions.update(starts)
-        self._committed.update({place: at for place, at in starts.items() if place in committed})
-        self._gated |= gated
-        self._gate_checked_at = 0.0
-        return {place: starts[place].offset for place in places}, gated
+    def _assigned(self, places: list[Place]) -> None:
+        """Called inside poll. Every new partition is gated until the next look at the gate."""
+        if places:
+            self.stats.rebalances += 1
+            self._gated |= set(places)
+            self._gate_checked_at = 0.0
 
     def _start_positions(
         self, shard_map: ShardMap, places: set[Place], committed: dict[Place, Committed]
@@ -288,7 +283,7 @@ class Reading:
 
     def _moved(self, places: Iterable[Place]) -> dict[Place, Position]:
         """Positions to commit. Never a gated one's: a child without a commit starts at its beginning."""
-        at = {place: self._positions[place] for place in places if place in self._positions and place not in self._gated}
+        at = {place: self._positions[place] for place in places if place in self._positions}
         return {place: position for place, position in at.items() if self._committed.get(place) != position}
 
     def _commit(self, positions: dict[Place, Position]) -> None:

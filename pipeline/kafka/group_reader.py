@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError, HeadraceError, TrimmedError
+from pipeline.kafka.bounds import partition_bounds
 from pipeline.kafka.settings import group_settings
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
@@ -36,15 +37,18 @@ class Fetched:
 
 
 class GroupReader:
-    """Not thread-safe. ``on_assigned(places)`` returns where to start each and which to pause at once,
-    ``on_revoked(places, lost)`` is the last chance to commit (not after ``lost``); both are called from ``poll``."""
+    """Not thread-safe. New partitions are paused from the start, wherever they stand: ``on_assigned(places)`` only takes
+    note of them, and the owner calls ``start`` later. ``on_revoked(places, lost)`` is the last chance to commit (not after
+    ``lost``). Both are called from ``poll``, where few calls of the client may be made: one that serves callbacks of its own
+    (list_topics) aborts the process in confluent-kafka 2.16.
+    """
 
     def __init__(
         self,
         connection: Connection,
         group: str,
         protocol: str,
-        on_assigned: Callable[[list[Place]], tuple[dict[Place, int], set[Place]]],
+        on_assigned: Callable[[list[Place]], None],
         on_revoked: Callable[[list[Place], bool], None],
     ) -> None:
         self._bootstrap = connection.bootstrap
@@ -82,7 +86,19 @@ class GroupReader:
         self._consumer.resume([TopicPartition(*place) for place in places])
 
     def seek(self, place: Place, offset: int) -> None:
+        """Go on at ``offset`` of a partition that is being read."""
         self._consumer.seek(TopicPartition(*place, offset))
+
+    def start(self, place: Place, offset: int) -> bool:
+        """Read a paused partition from ``offset`` on. False where the client has not taken it up yet: try again soon."""
+        try:
+            self._consumer.seek(TopicPartition(*place, offset))
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError._STATE:
+                return False
+            raise translate(error, f"go to {offset} in {place[0]}[{place[1]}]", self._bootstrap) from error
+        self.resume([place])
+        return True
 
     def committed(self, places: Iterable[Place], timeout_s: float = 10.0) -> dict[Place, Committed]:
         """The group's committed positions of these partitions, whoever reads them; absent where there is none."""
@@ -109,11 +125,7 @@ class GroupReader:
 
     def bounds(self, place: Place, timeout_s: float = 10.0) -> tuple[int, int]:
         """(first offset kept, end offset) of a partition, asked now."""
-        try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=timeout_s, cached=False)
-        except KafkaException as error:
-            raise translate(error, f"read the bounds of {place[0]}[{place[1]}]", self._bootstrap) from error
-        return low, high
+        return partition_bounds(self._consumer, place, self._bootstrap, timeout_s)
 
     def offsets_at(self, places: Iterable[Place], timestamp_ms: int, timeout_s: float = 10.0) -> dict[Place, int]:
         """For each partition the first offset whose timestamp is at or after ``timestamp_ms``; its end if there is none."""
@@ -130,11 +142,10 @@ class GroupReader:
 
     def _assigned(self, _: Any, partitions: list[TopicPartition]) -> None:
         try:
-            starts, paused = self._on_assigned([(tp.topic, tp.partition) for tp in partitions])
-            self._consumer.incremental_assign(
-                [TopicPartition(tp.topic, tp.partition, starts[(tp.topic, tp.partition)]) for tp in partitions]
-            )
-            self.pause(paused)
+            places = [(tp.topic, tp.partition) for tp in partitions]
+            self._consumer.incremental_assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
+            self.pause(places)
+            self._on_assigned(places)
         except BaseException as error:  # noqa: BLE001 - the client swallows what callbacks raise; poll raises it
             self._raised = error
 

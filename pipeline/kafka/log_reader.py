@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError
+from pipeline.kafka.bounds import partition_bounds
 from pipeline.kafka.settings import reader_settings
 from pipeline.kafka.translate import translate
 
@@ -36,11 +37,7 @@ class LogReader:
 
     def bounds(self, timeout_s: float) -> tuple[int, int]:
         """(first offset kept, end offset), asked of the partition's leader now."""
-        try:
-            low, high = self._consumer.get_watermark_offsets(self._place, timeout=timeout_s, cached=False)
-        except KafkaException as error:
-            raise translate(error, f"read the end of {self._place.topic}", self._bootstrap) from error
-        return low, high
+        return partition_bounds(self._consumer, (self._place.topic, self._place.partition), self._bootstrap, timeout_s)
 
     def read(self, start: int, end: int, timeout_s: float) -> Iterator[LogEntry]:
         """The messages from offset ``start`` on, in order, at least up to offset ``end``: what came with them is given too.

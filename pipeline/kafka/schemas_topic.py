@@ -68,6 +68,12 @@ class SchemasTopic:
         self.turns_taken = 0
         self.turns_lost = 0
 
+    @property
+    def failure(self) -> str | None:
+        """Why the topic is not read any more; None while it is."""
+        with self._moved:
+            return None if self._failure is None else str(self._failure)
+
     # --- reading ---
 
     def open(self, apply: Callable[[Sequence[LogRecord]], None]) -> None:
