@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from pipeline import metrics
 from pipeline.config import Connection, StreamConfig
 from pipeline.consume.assignment import gate, shard_at, start_offset
 from pipeline.consume.checkpoint import MarksTopic, Position, commit_of, note_of
@@ -42,6 +43,18 @@ class ReaderStats:
     rebalances: int = 0
 
 
+class _Counters:
+    """The label children of one reader, held."""
+
+    def __init__(self, stream: str, group: str) -> None:
+        self.handled = metrics.RECORDS_HANDLED.labels(stream, group)
+        self.repeats = metrics.REPEATS_DROPPED.labels(stream, group)
+        self.voids = metrics.VOIDS_SKIPPED.labels(stream, group)
+        self.bad = metrics.BAD_MESSAGES.labels(stream, group)
+        self.commits = metrics.COMMITS.labels(stream, group)
+        self.rebalances = metrics.REBALANCES.labels(stream, group)
+
+
 class Reading:
     """See the module. ``next`` gives a message's records; ``done`` says that some of them, or all, are handled."""
 
@@ -71,6 +84,7 @@ class Reading:
         self._gate_checked_at = 0.0
         self._in_hand: Unpacked | None = None
         self.stats = ReaderStats()
+        self._counters = _Counters(stream.name, group)
         self._reader = GroupReader(connection, group, protocol, self._assigned, self._revoked)
         self._topics = {place[0] for place in control.map.places}
         self._reader.subscribe(self._topics)
@@ -145,6 +159,9 @@ class Reading:
         self.stats.repeats_dropped += unpacked.repeats
         self.stats.voids += unpacked.kind is Kind.VOID
         self.stats.bad += unpacked.kind is Kind.BAD
+        self._counters.repeats.inc(unpacked.repeats)
+        self._counters.voids.inc(unpacked.kind is Kind.VOID)
+        self._counters.bad.inc(unpacked.kind is Kind.BAD)
         at = self._positions[fetched.place]
         if at.offset == fetched.offset and at.index:
             unpacked.records = [record for record in unpacked.records if record.index >= at.index]
@@ -160,6 +177,7 @@ class Reading:
             self._marks.accept(stamp.producer, stamp.last_seq, shard.low, shard.high, stamp.created_at_ms)
             self._newest_ms = max(self._newest_ms, stamp.created_at_ms)
         self.stats.records += len(unpacked.records)
+        self._counters.handled.inc(len(unpacked.records))
         self._positions[fetched.place] = Position(fetched.offset + 1)
 
     def _pass_end(self, fetched: Fetched) -> None:
@@ -220,6 +238,7 @@ class Reading:
         """Called inside poll. Every new partition is gated until the next look at the gate."""
         if places:
             self.stats.rebalances += 1
+            self._counters.rebalances.inc()
             self._gated |= set(places)
             self._gate_checked_at = 0.0
 
@@ -299,3 +318,4 @@ class Reading:
         self._reader.commit(commits)
         self._committed.update(positions)
         self.stats.commits += 1
+        self._counters.commits.inc()

@@ -70,7 +70,7 @@ class Producer:
         self._last_put_seq = -1
         self._timeout_s = settings.producer.put_timeout_s
         self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
-        self._send = SendLoop(state, config.connection, schema_id, self.name, self.incarnation)
+        self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
         self._settle = SettleLoop(state, self._control, self.name, self.incarnation, finish_pending(config.connection))
         self._closed = False
         self._send.start()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pipeline import metrics
 from pipeline.config import Connection
 from pipeline.errors import HeadraceError, RecordTooLargeError
 from pipeline.kafka.sender import Failure, Sender
@@ -30,12 +31,17 @@ IDLE_WAIT_S = 1.0
 class SendLoop:
     """The sender's thread and the client that it currently uses."""
 
-    def __init__(self, state: ProducerState, connection: Connection, schema_id: int, producer: str, incarnation: int) -> None:
+    def __init__(
+        self, state: ProducerState, connection: Connection, stream: str, schema_id: int, producer: str, incarnation: int
+    ) -> None:
         self._state = state
         self._connection = connection
         self._schema_id = schema_id
         self._producer = producer
         self._incarnation = incarnation
+        self._aggregates_sent = metrics.AGGREGATES_SENT.labels(stream)
+        self._bytes_sent = metrics.BYTES_SENT.labels(stream)
+        self._client_failures = metrics.CLIENT_FAILURES.labels(stream)
         self._last_seq: dict[str, int] = {}
         self._partitions: dict[str, int] = {}
         self._failures_in_row = 0
@@ -105,6 +111,8 @@ class SendLoop:
         self._find(place)
         self._state.stats.aggregates_sent += 1
         self._state.stats.bytes_sent += len(message)
+        self._aggregates_sent.inc()
+        self._bytes_sent.inc(len(message))
         self._client.send(parcel, place, parcel.shard.encode(), message, [(STAMP_HEADER, encode_stamp(stamp))])
 
     def _find(self, place: Place) -> None:
@@ -169,6 +177,7 @@ class SendLoop:
         with state.lock:
             unknown = state.settling.client_failed()
             state.stats.client_failures += 1
+            self._client_failures.inc()
             if not state.closing:
                 state.work.wait_for(lambda: state.closing or state.failure is not None, pause_s)
             self._broken = None

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from pipeline import metrics
 from pipeline.errors import FencedError, HeadraceError, RetryableError
 from pipeline.model.shards import ShardMap
 from pipeline.produce.state import ProducerState
@@ -34,6 +35,8 @@ class SettleLoop:
         self._producer = producer
         self._incarnation = incarnation
         self._finish = finish
+        self._barriers = metrics.BARRIERS.labels(control.stream.name)
+        self._void_resent = metrics.VOID_RESENT.labels(control.stream.name)
         self._strict = state.limits.acks == "strict"
         self._pending_since: float | None = None
         self._followed_at = 0.0
@@ -85,6 +88,8 @@ class SettleLoop:
             acknowledged = state.settling.settle(shard_map, tick) if needed else []
             if not needed:
                 state.settling.view(shard_map)
+            self._barriers.inc(needed and self._strict)
+            self._void_resent.inc(state.settling.void_records - state.stats.void_resent)
             state.stats.void_resent = state.settling.void_records
             state.locked_acknowledge(acknowledged)
             state.work.notify()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline import metrics
 from pipeline.config import StreamConfig
 from pipeline.errors import BufferFullError, ClosedError, HeadraceError
 from pipeline.model.settling import Settling
@@ -60,6 +61,9 @@ class ProducerState:
         self.router = Router(shard_map)
         self.settling = Settling(shard_map, self._repack)
         self.stats = ProducerStats()
+        self._acknowledged = metrics.RECORDS_ACKNOWLEDGED.labels(stream.name)
+        self._failed = metrics.RECORDS_FAILED.labels(stream.name)
+        self._age_seconds = metrics.BUFFERING_SECONDS.labels(stream.name)
         self.buffered_bytes = 0
         self.buffered_records = 0
         self.next_seq = 0
@@ -119,9 +123,12 @@ class ProducerState:
         self.settled.shard_map = shard_map
 
     def locked_acknowledge(self, parcels: list[tuple[Aggregate, int | None]]) -> None:
+        now = now_ms()
         for aggregate, offset in parcels:
             self._release(aggregate)
             self.stats.records_acknowledged += aggregate.count
+            self._acknowledged.inc(aggregate.count)
+            self._age_seconds.observe(max(0, now - aggregate.created_ms) / 1000)
             aggregate.acknowledge(offset)
         if parcels:
             self.locked_wake()
@@ -131,6 +138,7 @@ class ProducerState:
         for aggregate in parcels:
             self._release(aggregate)
             self.stats.records_failed += aggregate.count
+            self._failed.inc(aggregate.count)
             aggregate.fail(error)
         self.locked_wake()
 
