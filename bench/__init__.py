@@ -1,0 +1,1 @@
+"""Our figures beside the plain way, in one run on one broker. Not part of the wheel."""

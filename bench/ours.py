@@ -1,0 +1,35 @@
+"""Headrace on the same records and the same broker."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pipeline import Config, Consumer, Producer
+
+
+def put(config: Config, stream: str, rows: list[dict[str, Any]], **options: Any) -> tuple[float, float]:
+    """Seconds until the last row was handed over, and until the last was acknowledged."""
+    with Producer(stream, config=config, **options) as producer:
+        put_one = producer.put
+        started = time.perf_counter()
+        for row in rows:
+            put_one(row, row["customer"])
+        handed_over = time.perf_counter() - started
+        producer.flush(60)
+        seconds = time.perf_counter() - started
+        assert producer.stats.records_acknowledged == len(rows)
+    return handed_over, seconds
+
+
+def read(config: Config, stream: str, count: int) -> float:
+    """Seconds from the first to the last of ``count`` records of ``for record in consumer``."""
+    started = 0.0
+    seen = 0
+    with Consumer(stream, group="bench", config=config) as consumer:
+        for _ in consumer:
+            started = started or time.perf_counter()
+            seen += 1
+            if seen == count:
+                break
+        return time.perf_counter() - started

@@ -1,0 +1,192 @@
+"""Kills and freezes of everything, while shards are split and merged (issue 4's chaos).
+
+HEADRACE_CHAOS_SEED replays a schedule of blows (what the processes make of them is theirs), HEADRACE_CHAOS_SECONDS sets how
+long; `make chaos SEED=… MINUTES=…`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+HERE = Path(__file__).parent
+SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS", "75"))
+SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
+PRODUCERS, CONSUMERS = 4, 3
+FREEZE_S = 12.0  # longer than the group's session time-out
+SETTLE_S = 150.0
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"chaos_{name}", HERE / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+checker = _load("checker")
+
+
+@dataclass
+class Arena:
+    """The processes of one run, and blows at them."""
+
+    config: Path
+    stream: str
+    folder: Path
+    home: Path
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    thaw_at: dict[int, float] = field(default_factory=dict)
+    blows: list[str] = field(default_factory=list)
+
+    def start(self, kind: str, name: str) -> None:
+        command = [sys.executable, HERE / "workers" / f"{kind}.py", self.config, self.stream, name, self.folder]
+        output = (self.folder / f"{name}.out").open("ab")
+        self.workers[name] = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output)
+
+    def revive(self) -> None:
+        for name, process in self.workers.items():
+            if process.poll() is not None:
+                self.start("produce" if name.startswith("p") else "consume", name)
+
+    def thaw(self, everything: bool = False) -> None:
+        for pid, at in list(self.thaw_at.items()):
+            if everything or time.monotonic() >= at:
+                del self.thaw_at[pid]
+                if psutil.pid_exists(pid):
+                    os.kill(pid, signal.SIGCONT)
+
+    def blow(self, choose: random.Random) -> None:
+        """One random blow at a worker, or at the broker."""
+        kind = choose.choice(["kill", "kill", "freeze", "freeze", "freeze broker", "kill broker"])
+        name = choose.choice(sorted(self.workers))
+        pid = self.workers[name].pid
+        if kind == "kill":
+            self.blows.append(f"kill {name}")
+            self.thaw_at.pop(pid, None)
+            self.workers[name].kill()
+            self.workers[name].wait()
+        elif kind == "freeze" and pid not in self.thaw_at and self.workers[name].poll() is None:
+            self.blows.append(f"freeze {name}")
+            os.kill(pid, signal.SIGSTOP)
+            self.thaw_at[pid] = time.monotonic() + FREEZE_S
+        elif kind == "freeze broker":
+            self.blows.append(kind)
+            os.kill(self.broker(), signal.SIGSTOP)
+            time.sleep(choose.uniform(0.5, 3.0))
+            os.kill(self.broker(), signal.SIGCONT)
+        elif kind == "kill broker":
+            self.blows.append(kind)
+            psutil.Process(self.broker()).kill()
+            subprocess.run([sys.executable, "-m", "pipeline.cli.main", "up"], check=True, capture_output=True, timeout=90)
+
+    def broker(self) -> int:
+        state: dict[str, Any] = json.loads((self.home / "stack.json").read_text())
+        return next(int(process["pid"]) for process in state["processes"] if process["name"].startswith("kafka"))
+
+    def end(self, kind: str, timeout_s: float) -> None:
+        """SIGTERM to all workers of a kind, and wait for them."""
+        ours = {name: process for name, process in self.workers.items() if name.startswith(kind)}
+        for process in ours.values():
+            process.terminate()
+        for name, process in ours.items():
+            try:
+                process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                pytest.fail(f"{name} did not end within {timeout_s:g} s of SIGTERM:\n{self.said(name)}")
+            del self.workers[name]
+
+    def said(self, name: str) -> str:
+        return (self.folder / f"{name}.out").read_text()[-3000:]
+
+
+@pytest.fixture
+def arena(stack: Any, tmp_path: Path) -> Iterator[Arena]:
+    schema = {
+        "type": "record",
+        "name": "Order",
+        "fields": [
+            {"name": "item", "type": "string"},
+            {"name": "number", "type": "int"},
+            {"name": "note", "type": ["null", "string"], "default": None},
+        ],
+    }
+    (tmp_path / "order.avsc").write_text(json.dumps(schema))
+    stream = f"chaos-{os.getpid()}"
+    config = tmp_path / "headrace.yml"
+    config.write_text(yaml.safe_dump({"profile": "embedded", "streams": {stream: {"schema": "order.avsc", "shards": 3}}}))
+    subprocess.run(
+        [sys.executable, "-m", "pipeline.cli.main", "--config", str(config), "stream", "create", stream],
+        check=True, capture_output=True, timeout=60,
+    )
+    arena = Arena(config, stream, tmp_path, stack.home)
+    yield arena
+    arena.thaw(everything=True)
+    for process in arena.workers.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.timeout(SECONDS + 2 * SETTLE_S + 120)
+def test_order_and_every_record_survive_kills_freezes_splits_and_merges(arena: Arena) -> None:
+    print(f"\nHEADRACE_CHAOS_SEED={SEED} HEADRACE_CHAOS_SECONDS={SECONDS:g}")
+    choose = random.Random(SEED)
+    for number in range(PRODUCERS):
+        arena.start("produce", f"p{number}")
+    for number in range(CONSUMERS):
+        arena.start("consume", f"c{number}")
+    time_is_up = time.monotonic() + SECONDS
+    next_blow = time.monotonic() + 6
+    resharder: subprocess.Popen[bytes] | None = None
+    kill_at = 0.0
+    reshards = 0
+    with (arena.folder / "reshard.out").open("ab") as output:
+        while time.monotonic() < time_is_up:
+            if resharder is None or resharder.poll() is not None:
+                command = [sys.executable, HERE / "workers" / "reshard.py", arena.config, arena.stream, choose.randrange(10**9)]
+                resharder = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output)
+                kill_at = time.monotonic() + (choose.uniform(0.5, 3) if choose.random() < 0.25 else 30)
+                reshards += 1
+            elif time.monotonic() > kill_at:
+                resharder.kill()
+            if time.monotonic() > next_blow:
+                arena.blow(choose)
+                next_blow = time.monotonic() + choose.uniform(2, 5)
+            arena.thaw()
+            arena.revive()
+            time.sleep(0.1)
+        if resharder is not None:
+            resharder.wait(60)
+    arena.thaw(everything=True)
+    arena.revive()
+    arena.end("p", 120)
+    deadline = time.monotonic() + SETTLE_S
+    while checker.missing(arena.folder) and time.monotonic() < deadline:
+        arena.revive()
+        time.sleep(0.5)
+    arena.end("c", 60)
+    committed = (arena.folder / "reshard.out").read_text().count("->")
+    acknowledged = len(checker.read_acknowledged(arena.folder))
+    print(f"{acknowledged} acknowledged, {committed} of {reshards} reshards committed, blows: {', '.join(arena.blows)}")
+    found = checker.problems(arena.folder)
+    assert not found, "\n".join([f"seed {SEED}", *found[:20], *(arena.said(f"c{n}") for n in range(CONSUMERS))])
+    assert acknowledged > 500
+    assert committed > 2
