@@ -44,8 +44,8 @@ broker: install ## tests on a real broker and registry
 spark: install ## tests on Spark and Delta
 	$(PYTEST) tests/spark
 
-chaos: install ## tests with kills and crashes
-	$(PYTEST) tests/chaos
+chaos: install ## tests with kills and crashes; SEED=… MINUTES=… for a longer run
+	$(if $(SEED),HEADRACE_CHAOS_SEED=$(SEED)) $(if $(MINUTES),HEADRACE_CHAOS_SECONDS=$$(( $(MINUTES) * 60 ))) $(PYTEST) tests/chaos -s
 
 bench: install ## our figures beside the plain way
 	$(BIN)/python -m bench

@@ -16,7 +16,7 @@ def drained(shard: Shard, processed: Mapping[Place, int], log_start: Mapping[Pla
     retention already removed everything below the seal. ``position == end`` is never asked: compaction leaves gaps."""
     if shard.seal is None:
         return False
-    return processed.get(shard.place, 0) >= shard.seal or log_start.get(shard.place, 0) > shard.seal
+    return processed.get(shard.place, -1) >= shard.seal or log_start.get(shard.place, 0) > shard.seal
 
 
 def readable(

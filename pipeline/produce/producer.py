@@ -59,19 +59,19 @@ class Producer:
         create_stream(config.connection, settings, topics)
         self._registry.register(schema.full_name, schema.text)
         schema_id = self._registry.register(settings.subject, envelope_text(schema))
-        self._control = ControlLog(config.connection, settings, topics)
+        control = ControlLog(config.connection, settings, topics)
         self.stream = settings
         self.name = name or uuid.uuid4().hex
-        self.incarnation = self._control.claim(name) if name else 0
+        self.incarnation = control.claim(name) if name else 0
         self._named = name is not None
         self._by_position: bool | None = None
-        self._state = state = ProducerState(settings, self._control.map)
+        self._state = state = ProducerState(settings, control.map)
         state.next_seq = self.incarnation << INCARNATION_SHIFT
         self._last_put_seq = -1
         self._timeout_s = settings.producer.put_timeout_s
         self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
-        self._settle = SettleLoop(state, self._control, self.name, self.incarnation, finish_pending(config.connection))
+        self._settle = SettleLoop(state, control, self.name, self.incarnation, finish_pending(config.connection))
         self._closed = False
         self._send.start()
         self._settle.start()
@@ -179,7 +179,6 @@ class Producer:
             state.reported.notify_all()
         self._send.join(10)
         self._settle.join(10)
-        self._control.close()
         if problem is not None:
             raise problem
 

@@ -25,7 +25,8 @@ RETRY_S = 0.5
 
 
 class SettleLoop:
-    """The settler's thread. ``finish`` is called with the log when a reshard has been pending for too long."""
+    """The settler's thread, which owns ``control`` from ``start`` on. ``finish`` is called with it when a reshard has been
+    pending for too long."""
 
     def __init__(
         self, state: ProducerState, control: ControlLog, producer: str, incarnation: int, finish: Callable[[ControlLog], None]
@@ -63,6 +64,8 @@ class SettleLoop:
             with self._state.lock:
                 self._state.stats.fenced += isinstance(failure, FencedError)
                 self._state.locked_stop(failure)
+        finally:
+            self._control.close()  # here, since a barrier may still wait for a broker when the producer is closed
 
     def _wait(self) -> bool:
         """Wait for deliveries, or until it is time to look at the control log. False when there is nothing more to do."""
