@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from pipeline.errors import BrokerUnavailableError, HeadraceError, StopError
@@ -74,6 +74,20 @@ def describe(settings: Mapping[str, Any], topic: str, timeout_s: float) -> Topic
     )
 
 
+def topic_id(settings: Mapping[str, Any], topic: str, timeout_s: float) -> str:
+    """The id that Kafka gave this topic; one of the same name that is created later has another.
+
+    Raises ``StopError`` if there is no such topic, ``BrokerUnavailableError``.
+    """
+    try:
+        futures = _admin(settings).describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
+        return str(futures[topic].result(timeout_s).topic_id)
+    except KafkaException as error:
+        raise _translate(error, topic) from error
+    except TimeoutError as error:
+        raise BrokerUnavailableError(f"the topic {topic}: no broker described it within {timeout_s:g} s") from error
+
+
 def end_offset(settings: Mapping[str, Any], topic: str, timeout_s: float) -> int:
     """Where the committed records of partition 0 end. Raises ``BrokerUnavailableError``."""
     place = TopicPartition(topic, 0)
@@ -102,4 +116,6 @@ def _translate(error: KafkaException, topic: str) -> HeadraceError:
     cause: KafkaError = error.args[0]
     if cause.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
         return StopError(f"the registry may not use the topic {topic}: {cause.str()}")
+    if cause.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+        return StopError(f"the topic {topic} is gone: find out who deleted it, restore it, and start the registry again")
     return BrokerUnavailableError(f"the topic {topic}: {cause.str()}")

@@ -10,35 +10,25 @@ Thread safety: ``refresh`` and ``write`` may be called from any thread; ``apply`
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from pipeline.errors import BrokerUnavailableError, ClosedError, HeadraceError, RecordTooLargeError, StopError
+from pipeline.errors import BrokerUnavailableError, ClosedError, HeadraceError, RecordTooLargeError
 from pipeline.kafka.schemas_admin import describe, end_offset, ensure_topic
+from pipeline.kafka.schemas_reader import LogRecord, SchemasReader, open_consumer, sort
 
 log = logging.getLogger("headrace.registry.topic")
 
 # A writer that dies inside a transaction hides what follows it for at most this long.
 TRANSACTION_TIMEOUT_MS: Final = 10_000
 _LOST_TURN: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
-_GONE: Final = frozenset(
-    {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
-)
-
-
-class LogRecord(NamedTuple):
-    """One record as it lies in the topic."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    timestamp_ms: int
 
 
 class TurnLostError(HeadraceError):
@@ -55,24 +45,20 @@ class SchemasTopic:
         self._timeout_s = timeout_s
         self._replicated = False
         self._stopping = threading.Event()
-        self._moved = threading.Condition()
-        self._applied_offset = 0  # guarded by _moved: everything before it was applied
-        self._failure: HeadraceError | None = None  # guarded by _moved
         self._refreshing = threading.Lock()
         self._refreshed_at = float("-inf")  # guarded by _refreshing: when the last finished refresh began
         self._writing = threading.Lock()
         self._turn: Producer | None = None  # guarded by _writing
         self._scanned_offset = 0  # guarded by _writing: uncommitted records before it were shown to observe
         self._noops: Producer | None = None
-        self._reader: threading.Thread | None = None
+        self._reader: SchemasReader | None = None
         self.turns_taken = 0
         self.turns_lost = 0
 
     @property
     def failure(self) -> str | None:
         """Why the topic is not read any more; None while it is."""
-        with self._moved:
-            return None if self._failure is None else str(self._failure)
+        return self._reader.failure if self._reader is not None else None
 
     # --- reading ---
 
@@ -87,64 +73,8 @@ class SchemasTopic:
             self._noops = Producer({**self._settings, "enable.idempotence": True, "acks": "all", "linger.ms": 0,
                                     "delivery.timeout.ms": int(self._timeout_s * 1000)})  # fmt: skip
         if self._reader is None:
-            consumer = self._consumer("read_committed", 0)
-            self._reader = threading.Thread(target=self._read, args=(consumer, apply), name="schemas-reader", daemon=True)
-            self._reader.start()
+            self._reader = SchemasReader(self._settings, self._topic, apply, self._timeout_s)
         self.refresh()
-
-    def _consumer(self, isolation: str, offset: int) -> Consumer:
-        consumer = Consumer(
-            {
-                **self._settings,
-                "group.id": "headrace-registry",  # asked for by librdkafka; nothing is committed under it
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "isolation.level": isolation,
-                "enable.partition.eof": True,
-                "fetch.wait.max.ms": 100,
-            }
-        )
-        consumer.assign([TopicPartition(self._topic, 0, offset)])
-        return consumer
-
-    def _read(self, consumer: Consumer, apply: Callable[[Sequence[LogRecord]], None]) -> None:
-        try:
-            while not self._stopping.is_set():
-                first = consumer.poll(0.2)
-                if first is None:
-                    continue
-                records, reached = self._sort([first, *consumer.consume(2_000, 0)])
-                apply(records)
-                with self._moved:
-                    self._applied_offset = max(self._applied_offset, reached)
-                    self._moved.notify_all()
-        except Exception as error:  # noqa: BLE001 - a reader that stops in silence would answer from an old state for ever
-            log.error("reading %s stopped: %s", self._topic, error)
-            with self._moved:
-                self._failure = error if isinstance(error, HeadraceError) else StopError(f"{self._topic} unreadable: {error}")
-                self._moved.notify_all()
-        finally:
-            consumer.close()
-
-    def _sort(self, messages: Sequence[Message]) -> tuple[list[LogRecord], int]:
-        """Records, and the offset before which everything was seen (control records are seen only as a gap or as the end)."""
-        records: list[LogRecord] = []
-        reached = 0
-        for message in messages:
-            error, offset = message.error(), message.offset()
-            if error is None and offset is not None:
-                records.append(LogRecord(offset, message.key(), message.value(), message.timestamp()[1]))
-                reached = offset + 1
-            elif error is not None and error.code() == KafkaError._PARTITION_EOF:
-                reached = max(reached, offset or 0)
-            elif error is not None and error.code() in _GONE:
-                raise StopError(
-                    f"the topic {self._topic} is gone or shorter than already read ({error.str()}): "
-                    "find out who deleted it, restore it, and start the registry again"
-                )
-            elif error is not None:
-                log.warning("reading %s: %s", self._topic, error.str())
-        return records, reached
 
     def refresh(self) -> None:
         """Returns when everything that was acknowledged before the call is applied. Calls at the same time share the work.
@@ -159,27 +89,17 @@ class SchemasTopic:
             self._wait_applied(self._barrier(), began_at + self._timeout_s)
             self._refreshed_at = began_at
 
+    def _wait_applied(self, offset: int, deadline: float) -> None:
+        if self._reader is None:
+            raise ClosedError("the topic is not open")
+        self._reader.wait_applied(offset, deadline)
+
     def _barrier(self) -> int:
         """An offset that is not below the end of what was acknowledged so far."""
         if not self._replicated:
             return end_offset(self._settings, self._topic, self._timeout_s)
         # A deposed leader may still answer with its old end offset; a record acknowledged by all in-sync replicas cannot lie.
         return self._noop() + 1
-
-    def _wait_applied(self, offset: int, deadline: float) -> None:
-        with self._moved:
-            done = self._moved.wait_for(
-                lambda: self._failure is not None or self._stopping.is_set() or self._applied_offset >= offset,
-                max(0.0, deadline - time.monotonic()),
-            )
-            if self._failure is not None:
-                raise self._failure
-            if self._stopping.is_set():
-                raise ClosedError("the registry is stopping")
-            if not done:
-                raise BrokerUnavailableError(
-                    f"the topic {self._topic} was not read to its end within {self._timeout_s:g} s: check the broker"
-                )
 
     def _noop(self) -> int:
         """Appends a record of no effect, as Confluent's registry does, and returns its offset."""
@@ -274,13 +194,13 @@ class SchemasTopic:
         """
         if self._scanned_offset >= end:
             return
-        consumer = self._consumer("read_uncommitted", self._scanned_offset)
+        consumer = open_consumer(self._settings, self._topic, "read_uncommitted", self._scanned_offset)
         try:
             reached = 0
             while reached < end:
                 if time.monotonic() >= deadline:
                     raise BrokerUnavailableError(f"the topic {self._topic} was not read in time: check the broker")
-                records, seen = self._sort(consumer.consume(2_000, 0.05))
+                records, seen = sort(self._topic, consumer.consume(2_000, 0.05))
                 for record in records:
                     observe(record)
                 reached = max(reached, seen)
@@ -330,18 +250,21 @@ class SchemasTopic:
             raise _translate(error, self._topic) from error
 
     def _give_up(self, turn: Producer) -> None:
-        try:
+        """Ends a transaction of which the broker refused a record. The client goes too: its next one would find a gap in
+        the sequence numbers."""
+        with contextlib.suppress(KafkaException):  # taking the turn anew aborts it as well
             turn.abort_transaction(self._timeout_s)
-        except KafkaException:
-            self._drop_turn()
+        self._drop_turn()
 
     def close(self) -> None:
-        """Stops the reading thread. Waiting calls end with ``ClosedError``."""
+        """Stops reading. Waiting calls end with ``ClosedError``."""
         self._stopping.set()
-        with self._moved:
-            self._moved.notify_all()
         if self._reader is not None:
-            self._reader.join(self._timeout_s)
+            self._reader.close()
+        if self._writing.acquire(timeout=self._timeout_s):
+            self._drop_turn()
+            self._noops = None
+            self._writing.release()
 
 
 def _translate(error: KafkaException, topic: str) -> HeadraceError:
