@@ -10,6 +10,7 @@
 from pipeline import errors, reshard
 from pipeline.config import Config, load_config
 from pipeline.consume.consumer import Consumer
+from pipeline.consume.rewind import rewind
 from pipeline.model.record import OrderToken, Receipt, Record
 from pipeline.produce.producer import Producer
 from pipeline.produce.receipt import PendingReceipt
@@ -25,4 +26,5 @@ __all__ = [
     "errors",
     "load_config",
     "reshard",
+    "rewind",
 ]

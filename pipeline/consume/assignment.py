@@ -12,21 +12,24 @@ from pipeline.model.gate import readable_places
 from pipeline.model.shards import Place, Shard, ShardMap
 
 
-def start_offset(
-    shard_map: ShardMap, place: Place, committed: Mapping[Place, int], start: str, low: int, end: int
-) -> int:
-    """Offset to start reading a partition at.
+def starting_positions(
+    shard_map: ShardMap, wanted: Mapping[Place, int], log_start: Mapping[Place, int]
+) -> dict[Place, int]:
+    """Positions for a group that starts, or starts over, at offsets that were ``wanted`` (the ends, or those of a time).
 
-    ``start`` ("earliest" or "latest") is for groups that are new to the stream: a place without a commit whose ancestors
-    have one starts at its beginning whatever ``start`` says, or records between the parents' seals and its end would be
-    passed over.
+    Where an ancestor is not drained at its position, a shard's partition is read from its beginning: its parents' records
+    come again, so its own have to come after them.
     """
-    if place in committed:
-        return committed[place]
-    shards = shard_map.at_place(place)
-    ancestors = shard_map.ancestors(shards[0].id) if shards else set()
-    is_new = not any(shard_map.shards[ancestor].place in committed for ancestor in ancestors)
-    return end if start == "latest" and is_new else low
+    positions: dict[Place, int] = {}
+    undrained: set[str] = set()
+    for shard in shard_map.in_lineage_order():
+        behind = any(parent in undrained for parent in shard.parents)
+        place = shard.place
+        if place not in positions:
+            positions[place] = log_start.get(place, 0) if behind else wanted[place]
+        if behind or shard.seal is None or positions[place] < shard.seal:
+            undrained.add(shard.id)
+    return positions
 
 
 def gate(shard_map: ShardMap, processed: Mapping[Place, int], log_start: Mapping[Place, int]) -> set[Place]:

@@ -15,10 +15,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from types import TracebackType
 
 from pipeline.config import Config, load_config
-from pipeline.consume.reading import ReaderStats, Reading
+from pipeline.consume.reading import EARLIEST, ReaderStats, Reading
+from pipeline.consume.rewind import start_of
 from pipeline.consume.unpack import Kind, Unpacked, Unpacker
 from pipeline.deadletter.letters import TEXT_CHARS_MAX, DeadLetter, DeadLetters
 from pipeline.errors import ClosedError, ConfigError, RetryableError
@@ -37,7 +39,8 @@ Handler = Callable[[Record], object]
 class Consumer:
     """Reads a stream as a member of ``group``.
 
-    ``start`` is where a group begins that is new to the stream: "earliest" (default) or "latest". Positions are committed
+    ``start`` is where a group begins that is new to the stream: "earliest" (default), "latest", or a time (a datetime with
+    its zone); ``pipeline.rewind`` starts a group over that is not. Positions are committed
     every ``commit_interval_s`` seconds, at every seal, when partitions go to another member, and on close.
     ``group_protocol`` is Kafka's "consumer" (default) or "classic".
 
@@ -50,12 +53,11 @@ class Consumer:
         *,
         group: str,
         config: Config | None = None,
-        start: str = "earliest",
+        start: str | datetime = EARLIEST,
         commit_interval_s: float = 1.0,
         group_protocol: str = "consumer",
     ) -> None:
-        if start not in ("earliest", "latest"):
-            raise ConfigError(f"start has to be 'earliest' or 'latest', not {start!r}")
+        begin = start_of(start)
         if group_protocol not in ("consumer", "classic"):
             raise ConfigError(f"group_protocol has to be 'consumer' or 'classic', not {group_protocol!r}")
         config = config or load_config()
@@ -73,7 +75,7 @@ class Consumer:
             self._control,
             unpacker,
             finish_pending(config.connection),
-            start=start,
+            start=begin,
             protocol=group_protocol,
         )
         self._dead: DeadLetters | None = None

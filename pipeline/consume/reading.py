@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipeline import metrics
 from pipeline.config import Connection, StreamConfig
-from pipeline.consume.assignment import gate, shard_at, start_offset
+from pipeline.consume.assignment import gate, shard_at, starting_positions
 from pipeline.consume.checkpoint import MarksTopic, Position, commit_of, note_of
 from pipeline.consume.unpack import Kind, Unpacked, Unpacker
 from pipeline.errors import RetryableError, TrimmedError
@@ -24,6 +24,7 @@ from pipeline.model.stamp import END_HEADER
 from pipeline.reshard.control_log import ControlLog
 
 log = logging.getLogger("headrace.consume")
+EARLIEST, LATEST = "earliest", "latest"
 GATE_CHECK_S = 0.2
 START_AGAIN_S = 0.02
 RETRY_S = 0.5
@@ -67,11 +68,12 @@ class Reading:
         unpacker: Unpacker,
         finish: Callable[[ControlLog], None],
         *,
-        start: str,
+        start: str | int,
         protocol: str,
     ) -> None:
         self._stream = stream
         self._start = start
+        self._start_resolved = False
         self._control = control
         self._unpacker = unpacker
         self._finish = finish
@@ -210,6 +212,7 @@ class Reading:
         self._gate_checked_at = now
         try:
             shard_map = self._control.barrier()
+            self._resolve_start(shard_map)
             open_places, committed = self._open_places(shard_map)
         except RetryableError as error:
             log.warning("the gate waits: %s", error)
@@ -223,6 +226,21 @@ class Reading:
                     self._committed[place] = position
             else:
                 self._gate_checked_at = now - GATE_CHECK_S + START_AGAIN_S
+
+    def _resolve_start(self, shard_map: ShardMap) -> None:
+        """A group that is new to the stream and starts at "latest" or at a time: where that is, is settled once, for all
+        shards, and committed; whoever is assigned a shard later, or a child made later, goes by it."""
+        if self._start_resolved or self._start == EARLIEST:
+            return
+        if not self._reader.committed(shard_map.places):
+            bounds = {place: self._reader.bounds(place) for place in shard_map.places}
+            if isinstance(self._start, int):
+                wanted = self._reader.offsets_at(shard_map.places, self._start)
+            else:
+                wanted = {place: end for place, (_, end) in bounds.items()}
+            positions = starting_positions(shard_map, wanted, {place: low for place, (low, _) in bounds.items()})
+            self._reader.commit({place: Committed(offset, "") for place, offset in positions.items()})
+        self._start_resolved = True
 
     def _open_places(self, shard_map: ShardMap) -> tuple[set[Place], dict[Place, Committed]]:
         committed = self._reader.committed(shard_map.places)
@@ -248,10 +266,10 @@ class Reading:
         offsets = {place: position.offset for place, position in committed.items()}
         positions: dict[Place, Position] = {}
         for place in places:
-            low, end = self._reader.bounds(place)
-            offset = start_offset(shard_map, place, offsets, self._start, low, end)
-            if offset < low and place in committed:
-                self._check_trimmed(shard_map, place, offset, low)
+            low, _ = self._reader.bounds(place)
+            offset = offsets.get(place, low)
+            if offset < low:
+                raise _trimmed(place, offset, low)
             note = note_of(committed[place]) if place in committed else None
             positions[place] = Position(offset, note.index if note else 0)
         self._take_marks(shard_map, positions, committed)
@@ -275,12 +293,6 @@ class Reading:
         for parts in sources.values():
             for source, low, high in parts:
                 self._marks.replace(low, high, found.get(source, Marks()))
-
-    def _check_trimmed(self, shard_map: ShardMap, place: Place, offset: int, low: int) -> None:
-        raise TrimmedError(
-            f"{place[0]}[{place[1]}] starts at {low}, and this group had read up to {offset}: retention removed "
-            f"{low - offset} messages unread. Reset the group's offset to {low} to go on without them"
-        )
 
     def _revoked(self, places: list[Place], lost: bool) -> None:
         """Called inside poll: the last chance to commit, unless the partitions are lost already."""
@@ -319,3 +331,10 @@ class Reading:
         self._committed.update(positions)
         self.stats.commits += 1
         self._counters.commits.inc()
+
+
+def _trimmed(place: Place, offset: int, low: int) -> TrimmedError:
+    return TrimmedError(
+        f"{place[0]}[{place[1]}] starts at {low}, and this group had read up to {offset}: retention removed {low - offset} "
+        f"messages unread. Reset the group's offset to {low} to go on without them"
+    )
