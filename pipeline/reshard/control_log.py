@@ -44,6 +44,7 @@ class ControlLog:
                 raise UnknownStreamError(
                     f"stream {stream.name!r} was not created whole: run `headrace stream create {stream.name}`"
                 )
+            self.check_topic_ids()
         except BaseException:
             self.close()
             raise
