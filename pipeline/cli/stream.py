@@ -17,6 +17,7 @@ from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE, hash_key
 from pipeline.model.shards import Shard, ShardMap, ShardState
+from pipeline.reshard.advisor import median_cut
 from pipeline.reshard.control_log import ControlLog, create_stream
 from pipeline.schema.envelope import envelope_text
 from pipeline.schema.value_schema import load_schema
@@ -74,8 +75,8 @@ def describe(name: Name, as_json: Json = False) -> None:
     rows = [
         [
             shard["id"],
-            f"{int(shard['low']) / HASH_SPACE:.2%} to {int(shard['high']) / HASH_SPACE:.2%}",
-            f"{shard['topic']}[{shard['partition']}]",
+            f"{100 * int(shard['low']) / HASH_SPACE:.1f} to {100 * int(shard['high']) / HASH_SPACE:.1f} %",
+            f"{shard['topic']}/{shard['partition']}",
             shard["generation"],
             " ".join(shard["parents"]),
             " ".join(shard["children"]),
@@ -85,7 +86,7 @@ def describe(name: Name, as_json: Json = False) -> None:
         ]
         for shard in shards
     ]
-    columns = ["shard", "hash keys", "place", "generation", "parents", "children", "state", "seal", "end offset"]
+    columns = ["shard", "hash keys", "place", "gen", "parents", "children", "state", "seal", "end"]
     print_table(f"Stream {name}", columns, rows)
 
 
@@ -107,15 +108,19 @@ def split(
     shard: Annotated[str, typer.Argument(help="The shard to split, such as s0.")],
     at: Annotated[str | None, typer.Option(help="Hash key of the cut: the second child starts at it.")] = None,
     key: Annotated[str | None, typer.Option(help="Cut at this partition key's hash key.")] = None,
-    median: Annotated[bool, typer.Option("--median", help="Cut in the middle of the range (the default).")] = False,
+    median: Annotated[bool, typer.Option("--median", help="Cut where the newest records are halved.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Split a shard in two, while producers and consumers run."""
+    """Split a shard in two, while producers and consumers run: in the middle of its range, unless told where."""
     if sum((at is not None, key is not None, median)) > 1:
         raise typer.BadParameter("give one of --at, --key and --median")
     if at is not None and not at.isdecimal():
         raise typer.BadParameter("--at takes a hash key, a decimal number below 2**64")
     cut = int(at) if at is not None else hash_key(key) if key is not None else None
+    if median:
+        config = load_config()
+        parent = _map(config, name).shards.get(shard)
+        cut = median_cut(config.connection, config.stream(name), parent) if parent is not None else None
     _report(reshard.split(name, shard, at=cut), as_json)
 
 
@@ -167,7 +172,7 @@ def _grow(tree: Tree, shard_map: ShardMap, shard: Shard) -> None:
     others = [parent for parent in shard.parents if len(shard.parents) > 1]
     merged = f" [dim](merged from {' and '.join(others)})" if others else ""
     share = f"{(shard.high - shard.low) / HASH_SPACE:.2%} of the keys"
-    branch = tree.add(f"{shard.id} {mark}[/] {share}, {shard.topic}[{shard.partition}]".replace("[", "\\[", 0) + merged)
+    branch = tree.add(f"{shard.id} {mark}[/] {share}, {shard.topic}/{shard.partition}{merged}")
     for child in shard.children:
         # A merged child hangs below its first parent alone, or it would stand in the tree twice.
         if shard_map.shards[child].parents[0] == shard.id:
