@@ -1,0 +1,90 @@
+"""A query's Spark checkpoint, read from outside: whose it is, and which offsets its micro-batches cover.
+
+Spark trusts whatever folder it is given. A checkpoint of another table, or one older than its table, would skip or repeat
+records without a word, so a marker of ours lies in the folder and is compared before every start.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from jobs.storage import names, read_text, write_text
+from pipeline.errors import TableError
+
+_MARKER = "headrace.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a Spark checkpoint belongs to: a table by name and Delta id, and what it reads (a stream, or a table's id)."""
+
+    table: str
+    table_id: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class SparkCheckpoint:
+    """A checkpoint folder. Every method reads it anew."""
+
+    spark: SparkSession
+    path: str
+
+    def query_id(self) -> str | None:
+        """The id of the query; None before its first start."""
+        text = read_text(self.spark, f"{self.path}/metadata")
+        return None if text is None else str(json.loads(text)["id"])
+
+    def newest(self, folder: str) -> int:
+        """The newest micro-batch in ``offsets`` (planned) or ``commits`` (done); -1 for none."""
+        return max((int(name) for name in names(self.spark, f"{self.path}/{folder}") if name.isdigit()), default=-1)
+
+    def ends(self, micro_batch: int) -> Any | None:
+        """Where a planned micro-batch ends, as its source wrote it (one source); None if not planned or already cleaned."""
+        text = read_text(self.spark, f"{self.path}/offsets/{micro_batch}") if micro_batch >= 0 else None
+        if text is None:
+            return None
+        lines = text.splitlines()
+        if len(lines) < 3 or not lines[0].startswith("v1"):
+            raise TableError(f"the Spark checkpoint {self.path} is damaged: offsets/{micro_batch} is not what Spark writes")
+        return json.loads(lines[2])
+
+    def kafka_ends(self, micro_batch: int) -> dict[str, dict[int, int]] | None:
+        found = self.ends(micro_batch)
+        if found is None:
+            return None
+        return {topic: {int(p): int(at) for p, at in partitions.items()} for topic, partitions in found.items()}
+
+    def kafka_starts(self, micro_batch: int) -> dict[str, dict[int, int]] | None:
+        """Where a planned micro-batch starts; None if that is not known (any more). Partitions that came in with it lack."""
+        if micro_batch > 0:
+            return self.kafka_ends(micro_batch - 1)
+        text = read_text(self.spark, f"{self.path}/sources/0/0") or ""  # a zero byte, a version, then JSON
+        if "{" not in text:
+            return None
+        found = json.loads(text[text.index("{") :])
+        return {topic: {int(p): int(at) for p, at in partitions.items()} for topic, partitions in found.items()}
+
+    def claim(self, owner: Owner) -> None:
+        """Mark the checkpoint as ``owner``'s, or check that it is. Raises TableError where it is somebody else's."""
+        text = read_text(self.spark, f"{self.path}/{_MARKER}")
+        if text is None:
+            if self.query_id() is not None:
+                raise TableError(
+                    f"the Spark checkpoint {self.path} was not made by Headrace for {owner.table}: move it away, or choose "
+                    "another warehouse"
+                )
+            write_text(self.spark, f"{self.path}/{_MARKER}", json.dumps(asdict(owner)))
+            return
+        found = json.loads(text)
+        if found != asdict(owner):
+            wrong = next(key for key in asdict(owner) if found.get(key) != getattr(owner, key))
+            raise TableError(
+                f"the Spark checkpoint {self.path} belongs to table {found.get('table')} reading {found.get('source')} "
+                f"({wrong} differs): it does not fit {owner.table} as it is now. If the table was deleted on purpose, delete "
+                "the checkpoint too; else move it away"
+            )

@@ -1,0 +1,149 @@
+"""All tables of headrace.yml in one Spark: bronze, then silver, then gold.
+
+    python -m jobs.run [TABLE…] [--config headrace.yml] [--mode continuous|available-now|10s]
+
+Available-now goes through the layers one after the other, so silver sees all that bronze wrote. Continuous runs every bronze
+and silver table as a query of its own and refreshes gold after its sources; the first failure stops all.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from pyspark.sql import SparkSession
+
+from jobs.arguments import run_all, select
+from jobs.bronze import BronzeJob
+from jobs.gold import GoldJob
+from jobs.mode import Mode, parse_mode
+from jobs.progress import OnProgress, TableProgress
+from jobs.silver import SilverJob
+from jobs.supervise import supervise
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+
+GOLD_INTERVAL_MIN_S = 5.0
+"""A refresh computes everything anew: not for every micro-batch of its sources."""
+
+StreamJob = BronzeJob | SilverJob
+
+
+def run_tables(
+    spark: SparkSession,
+    config: Config,
+    tables: Sequence[str] | None,
+    mode: str,
+    stop: threading.Event | None = None,
+    on_progress: OnProgress | None = None,
+) -> dict[str, TableProgress]:
+    """Run tables (None: all) until they are through (``available-now``) or ``stop`` is set; blocking.
+
+    Queries stop between micro-batches. ``on_progress`` is called from their threads after each commit. Returns the last
+    progress of each table. Raises what the first job that failed raised, after the others stopped.
+    """
+    parsed = parse_mode(mode)
+    stop = stop or threading.Event()
+    chosen = _in_order(config, select(config, list(tables or ()), None))
+    last = {name: TableProgress(name) for name in chosen}
+
+    def report(progress: TableProgress) -> None:
+        last[progress.table] = progress
+        if on_progress is not None:
+            on_progress(progress)
+
+    if parsed.is_bounded:
+        for name in chosen:
+            if stop.is_set():
+                break
+            _run_one(spark, config, name, parsed, stop, report)
+    else:
+        _run_together(spark, config, chosen, parsed, stop, report)
+    return last
+
+
+def _in_order(config: Config, chosen: Sequence[str]) -> list[str]:
+    """Sources before what is made from them. Raises ConfigError for a circle."""
+    out: list[str] = []
+    waiting = sorted(chosen, key=lambda name: ("bronze", "silver", "gold").index(config.table(name).layer))
+    while waiting:
+        ready = [name for name in waiting if not set(config.table(name).sources) & set(waiting)]
+        if not ready:
+            raise ConfigError(f"tables {', '.join(waiting)} are made from each other: break the circle in `from:`")
+        out += ready
+        waiting = [name for name in waiting if name not in ready]
+    return out
+
+
+def _run_one(spark: SparkSession, config: Config, name: str, mode: Mode, stop: threading.Event, report: OnProgress) -> None:
+    if config.table(name).layer == "gold":
+        GoldJob(spark, config, name, report).refresh()
+        return
+    job = _stream_job(spark, config, name, report)
+    try:
+        supervise(job, mode, stop)
+    finally:
+        job.close()
+
+
+def _run_together(
+    spark: SparkSession, config: Config, chosen: Sequence[str], mode: Mode, stop: threading.Event, report: OnProgress
+) -> None:
+    end = threading.Event()  # by the caller's stop, or by the first failure
+    failures: list[Exception] = []
+    streams: list[StreamJob] = []
+
+    def guarded(work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - raised again below, in the caller's thread
+                failures.append(error)
+            finally:
+                end.set()
+
+        return run
+
+    try:
+        for name in chosen:  # one by one: those made before a failure are closed too
+            if config.table(name).layer != "gold":
+                streams.append(_stream_job(spark, config, name, report))  # noqa: PERF401
+        gold = [GoldJob(spark, config, name, report) for name in chosen if config.table(name).layer == "gold"]
+        work: list[Callable[[], None]] = [lambda job=job: supervise(job, mode, end) for job in streams]  # type: ignore[misc]
+        if gold:
+            work.append(lambda: _refresh(gold, mode, end))
+        threads = [threading.Thread(target=guarded(one), name="headrace-job") for one in work]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            if stop.wait(0.1):
+                end.set()
+                for thread in threads:
+                    thread.join()
+    finally:
+        for job in streams:
+            job.close()
+    if failures:
+        raise failures[0]
+
+
+def _refresh(gold: Sequence[GoldJob], mode: Mode, end: threading.Event) -> None:
+    interval_s = max(mode.interval_s or 0.0, GOLD_INTERVAL_MIN_S)
+    while True:
+        for job in gold:
+            job.refresh()
+        if end.wait(interval_s):
+            return
+
+
+def _stream_job(spark: SparkSession, config: Config, name: str, report: OnProgress) -> StreamJob:
+    kind = BronzeJob if config.table(name).layer == "bronze" else SilverJob
+    return kind(spark, config, name, report)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return run_all(arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,68 @@
+"""Small files beside tables (Delta logs, Spark checkpoints) on whatever the warehouse is: a folder here, or s3a.
+
+Everything goes through Hadoop's FileSystem in the JVM, so that credentials and schemes are the session's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from pipeline.errors import TableError
+
+
+def read_bytes(spark: SparkSession, path: str) -> bytes | None:
+    """The whole of a small file; None when there is none."""
+    file_system, at = _at(spark, path)
+    try:
+        stream = file_system.open(at)
+    except Exception as error:
+        if "FileNotFoundException" in str(error):
+            return None
+        raise
+    try:
+        return bytes(_jvm(spark).org.apache.commons.io.IOUtils.toByteArray(stream))
+    except Exception as error:
+        if "ChecksumException" in str(error):
+            raise TableError(f"{path} is damaged (its checksum differs): restore it from a backup, or move it away") from error
+        raise
+    finally:
+        stream.close()
+
+
+def read_text(spark: SparkSession, path: str) -> str | None:
+    """The whole of a small UTF-8 file; None when there is none."""
+    data = read_bytes(spark, path)
+    return None if data is None else data.decode("utf-8")
+
+
+def write_text(spark: SparkSession, path: str, text: str) -> None:
+    """Write a small file as a whole; an older one is replaced."""
+    file_system, at = _at(spark, path)
+    partial = _jvm(spark).org.apache.hadoop.fs.Path(f"{path}.partial")
+    stream = file_system.create(partial, True)
+    try:
+        stream.write(text.encode("utf-8"))
+    finally:
+        stream.close()
+    file_system.delete(at, False)
+    file_system.rename(partial, at)
+
+
+def names(spark: SparkSession, folder: str) -> list[str]:
+    """The names in a folder, sorted; none when there is no such folder."""
+    file_system, at = _at(spark, folder)
+    if not file_system.exists(at):
+        return []
+    return sorted(status.getPath().getName() for status in file_system.listStatus(at))
+
+
+def _at(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    jvm = _jvm(spark)
+    at = jvm.org.apache.hadoop.fs.Path(path)
+    return at.getFileSystem(spark._jsc.hadoopConfiguration()), at
+
+
+def _jvm(spark: SparkSession) -> Any:
+    return spark._jvm

@@ -1,0 +1,191 @@
+"""The survey: what to do with every message of a micro-batch, decided from its stamp alone (DESIGN.md §3 and §6).
+
+The same pure rules as the consumer's decide (shards.py for voids, repeats.py for repeats); no body is decoded for it. Pure:
+values in, a plan out; the marks that come in are not changed, so a micro-batch that is tried again decides the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from jobs.commits import Counts
+from pipeline.errors import DecodeError
+from pipeline.model.repeats import MarkRange, Marks, Verdict
+from pipeline.model.shards import Shard, ShardMap, ShardState
+from pipeline.model.stamp import decode_stamp
+from pipeline.schema.framing import FRAME_BYTES
+
+PRODUCER_RETENTION_MS = 7 * 24 * 3600 * 1000
+"""Marks of a producer silent for longer go, by the stamps' own time: whoever is silent so long starts under a new name."""
+
+
+class Fate(IntEnum):
+    """What becomes of a message. ACCEPT is the rule and is not listed in a plan."""
+
+    ACCEPT = 0
+    SKIP = 1  # void, repeat or END: no rows
+    PARTLY = 2  # judge each record by the marks
+    REJECT = 3  # one row with the raw bytes and the reason
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A message as the survey sees it. ``value_bytes`` is None for a null value; ``prefix`` are its first five bytes."""
+
+    topic: str
+    partition: int
+    offset: int
+    stamp: bytes | None
+    is_end: bool
+    value_bytes: int | None
+    prefix: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What becomes of a message that is not simply accepted. ``marks`` are for PARTLY, reason and detail for REJECT."""
+
+    topic: str
+    partition: int
+    offset: int
+    fate: Fate
+    reason: str | None = None
+    detail: str | None = None
+    marks: tuple[MarkRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with a micro-batch.
+
+    ``rulings`` name the messages that are not plainly accepted; ``marks`` hold after it; ``schema_ids`` are those of the
+    messages to decode; ``stamped`` counts the records that accepted and partly repeated messages say they carry, ``partly``
+    the latter messages. ``undecided`` are shards whose reshard has no outcome yet although the micro-batch may hold records
+    behind their seal: nothing may be written then.
+    """
+
+    rulings: list[Ruling]
+    schema_ids: set[int]
+    marks: Marks
+    counts: Counts
+    stamped: int
+    partly: int
+    undecided: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Tally:
+    rulings: list[Ruling] = field(default_factory=list)
+    schema_ids: set[int] = field(default_factory=set)
+    undecided: set[str] = field(default_factory=set)
+    messages: int = 0
+    bytes: int = 0
+    repeats: int = 0
+    voids: int = 0
+    rejected: int = 0
+    foreign: int = 0
+    stamped: int = 0
+    partly: int = 0
+    newest_ms: int = 0
+
+
+def plan(seen: Iterable[Seen], shard_map: ShardMap, marks: Marks, *, accept_foreign: bool) -> Plan:
+    """Judge the messages of a micro-batch.
+
+    ``seen`` in any order; inside a partition they are judged by offset, which is the order they were written in. Partitions
+    do not touch each other's ranges: a child's partition is not read before its parents are committed (the lineage gate).
+    """
+    after, tally = marks.copy(), _Tally()
+    for message in sorted(seen, key=lambda one: (one.topic, one.partition, one.offset)):
+        tally.messages += 1
+        tally.bytes += message.value_bytes or 0
+        if message.is_end:
+            _leave_out(tally, message)
+        elif message.stamp is None:
+            _judge_foreign(tally, message, accept_foreign)
+        else:
+            _judge(tally, message, message.stamp, shard_map, after)
+    if tally.newest_ms:
+        after.prune(tally.newest_ms - PRODUCER_RETENTION_MS)
+    counts = Counts(
+        messages=tally.messages,
+        bytes=tally.bytes,
+        repeats=tally.repeats,
+        voids=tally.voids,
+        rejected=tally.rejected,
+        foreign=tally.foreign,
+    )
+    return Plan(
+        tally.rulings, tally.schema_ids, after, counts, tally.stamped, tally.partly, frozenset(tally.undecided)
+    )
+
+
+def _judge(tally: _Tally, message: Seen, header: bytes, shard_map: ShardMap, marks: Marks) -> None:
+    try:
+        stamp = decode_stamp(header)
+    except DecodeError as error:
+        return _reject(tally, message, "stamp", str(error))
+    shard = shard_map.shards.get(stamp.shard)
+    if shard is None:
+        return _reject(tally, message, "unknown_shard", f"the control log knows no shard {stamp.shard!r}")
+    if shard.place != (message.topic, message.partition):
+        return _reject(tally, message, "misplaced", f"shard {stamp.shard!r} is written to {shard.topic}/{shard.partition}")
+    if shard.state is ShardState.SEALING and message.offset >= _scan_from(shard_map, shard):
+        tally.undecided.add(shard.id)
+        return None
+    if shard.is_void(message.offset):
+        tally.voids += stamp.count
+        return _leave_out(tally, message)
+    verdict, ranges = marks.judge(stamp.producer, stamp.first_seq, stamp.last_seq, shard.low, shard.high)
+    if verdict is Verdict.REPEAT:
+        tally.repeats += stamp.count
+        return _leave_out(tally, message)
+    marks.accept(stamp.producer, stamp.last_seq, shard.low, shard.high, stamp.created_at_ms)
+    tally.newest_ms = max(tally.newest_ms, stamp.created_at_ms)
+    if not _take(tally, message):
+        return None
+    tally.stamped += stamp.count
+    if verdict is Verdict.PARTLY:
+        tally.partly += 1
+        tally.rulings.append(
+            Ruling(message.topic, message.partition, message.offset, Fate.PARTLY, marks=tuple(ranges))
+        )
+    return None
+
+
+def _judge_foreign(tally: _Tally, message: Seen, accept: bool) -> None:
+    """No stamp: a foreign producer's message. Nobody can tell its repeats."""
+    if not accept:
+        _reject(tally, message, "foreign", "no stamp: not written by Headrace (foreign: accept takes such messages)")
+    elif _take(tally, message):
+        tally.foreign += 1
+
+
+def _take(tally: _Tally, message: Seen) -> bool:
+    """Note the schema of a message to decode; a null value is a tombstone and has none. False if it cannot be decoded."""
+    if message.value_bytes is None:
+        return True
+    prefix = message.prefix or b""
+    if len(prefix) < FRAME_BYTES or prefix[0] != 0 or prefix[1] > 0x7F:
+        _reject(tally, message, "framing", "the value does not start with Confluent's framing (byte 0 and a schema id)")
+        return False
+    tally.schema_ids.add(int.from_bytes(prefix[1:], "big"))
+    return True
+
+
+def _leave_out(tally: _Tally, message: Seen) -> None:
+    tally.rulings.append(Ruling(message.topic, message.partition, message.offset, Fate.SKIP))
+
+
+def _reject(tally: _Tally, message: Seen, reason: str, detail: str) -> None:
+    tally.rejected += 1
+    tally.rulings.append(Ruling(message.topic, message.partition, message.offset, Fate.REJECT, reason, detail))
+
+
+def _scan_from(shard_map: ShardMap, shard: Shard) -> int:
+    """The first offset at which the END marker of the pending reshard may stand: whatever is below cannot be void."""
+    return min(
+        (reshard.scan_from[shard.id] for reshard in shard_map.pending.values() if shard.id in reshard.parents), default=0
+    )

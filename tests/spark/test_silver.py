@@ -1,0 +1,145 @@
+"""Silver: the newest row of each key, whatever order the records arrive in."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from jobs import tables
+from jobs.silver import SilverJob
+from pipeline.errors import ConfigError, InvariantError, TableError
+from pipeline.model.stamp import END_HEADER
+
+MakeLake = Callable[..., Any]
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+_offsets = itertools.count()
+
+
+@pytest.fixture
+def shop(lake: MakeLake) -> Any:
+    """A lake whose bronze table is there and empty; ``arrive`` appends rows as bronze would."""
+    made = lake()
+    made.run()
+    return made
+
+
+def arrive(shop: Any, *rows: tuple[tuple[int, int, int], str | None, int | None, str | None]) -> None:
+    """Append (order token, item, number, note) to bronze in one commit; a number of None is a tombstone."""
+    path = tables.table_path(shop.config, "bronze.orders")
+    schema = shop.spark.read.format("delta").load(path).schema
+    data = [
+        {
+            "item": None if number is None else item, "number": number, "note": note,
+            "_rejected": None, "_deleted": number is None,
+            "_meta": {"key": item, "order": dict(zip(("generation", "offset", "index"), order, strict=True)), "ingested_at": AT},
+        }
+        for order, item, number, note in rows
+    ]  # fmt: skip
+    shop.spark.createDataFrame(data, schema).write.format("delta").mode("append").save(path)
+
+
+def state(shop: Any) -> dict[str, int]:
+    return {row["item"]: row["number"] for row in shop.read("silver.orders").collect()}
+
+
+def test_the_newest_row_wins_in_every_order_of_arrival(lake: MakeLake) -> None:
+    history = [((0, 5, 0), "apple", 1, None), ((0, 5, 3), "apple", 2, None), ((1, 2, 0), "apple", 3, None)]
+    for number, arrival in enumerate(itertools.permutations(history)):
+        if number in (0, 3, 5):  # in order, mixed, reversed
+            shop = lake()
+            shop.run()
+            for row in arrival:
+                arrive(shop, row, ((0, 9, number), "pear", 7, None))
+                shop.run("silver.orders")
+            assert state(shop) == {"apple": 3, "pear": 7}
+
+
+def test_a_deleted_row_stays_deleted_when_an_older_insert_comes_late_and_comes_back_with_a_newer_one(shop: Any) -> None:
+    arrive(shop, ((0, 5, 0), "apple", None, None))
+    shop.run("silver.orders")
+    arrive(shop, ((0, 4, 0), "apple", 1, None))
+    shop.run("silver.orders")
+    assert state(shop) == {}
+    arrive(shop, ((0, 6, 0), "apple", 2, None))
+    shop.run("silver.orders")
+    assert state(shop) == {"apple": 2}
+
+
+def test_delete_when_hides_the_row_and_own_columns_are_hidden(lake: MakeLake) -> None:
+    merge = {"keys": ["item"], "delete_when": "note = 'gone'"}
+    shop = lake(tables={"silver.orders": {"from": "bronze.orders", "merge": merge}})
+    shop.run()
+    arrive(shop, ((0, 1, 0), "apple", 1, None), ((0, 2, 0), "pear", 2, "gone"))
+    shop.run("silver.orders")
+    assert state(shop) == {"apple": 1}
+    assert shop.read("silver.orders").columns == ["item", "number", "note"]
+
+
+def test_merging_a_micro_batch_twice_changes_nothing(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive(shop, ((0, 1, 0), "apple", 1, None))
+    shop.run("silver.orders")
+    arrive(shop, ((0, 2, 0), "apple", 2, None), ((0, 3, 0), "pear", 3, None))
+    with monkeypatch.context() as patch:
+
+        def die(_: Any) -> None:
+            raise InvariantError("killed by the test after its merge")
+
+        patch.setattr(SilverJob, "_report", die)
+        with pytest.raises(InvariantError):
+            shop.run("silver.orders")
+    shop.run("silver.orders")
+    assert state(shop) == {"apple": 2, "pear": 3}
+    shutil.rmtree(tables.checkpoint_path(shop.config, "silver.orders"))  # and all of bronze once more
+    shop.run("silver.orders")
+    assert state(shop) == {"apple": 2, "pear": 3}
+
+
+def test_ties_of_the_sequence_column_have_one_winner(lake: MakeLake) -> None:
+    merge = {"keys": ["item"], "sequence_by": "number"}
+    for arrival in ((0, 1), (1, 0)):
+        shop = lake(tables={"silver.orders": {"from": "bronze.orders", "merge": merge}})
+        shop.run()
+        rows = [((0, 7, 0), "apple", 5, "first"), ((0, 8, 0), "apple", 5, "second"), ((0, 9, 0), "apple", 4, "older")]
+        for index in arrival:
+            arrive(shop, rows[index], rows[2])
+            shop.run("silver.orders")
+        assert [row["note"] for row in shop.read("silver.orders").collect()] == ["second"]
+
+
+def test_rows_without_a_key_stay_in_bronze_only(lake: MakeLake) -> None:
+    merge = {"keys": ["item", "note"]}
+    shop = lake(tables={"silver.orders": {"from": "bronze.orders", "merge": merge}})
+    shop.run()
+    arrive(shop, ((0, 1, 0), "apple", 1, None), ((0, 2, 0), "apple", 2, "x"), ((0, 3, 0), "apple", 3, "y"))
+    shop.run("silver.orders")
+    assert sorted(row["number"] for row in shop.read("silver.orders").collect()) == [2, 3]
+
+
+def test_rejected_rows_and_end_markers_make_no_silver_rows(lake: MakeLake) -> None:
+    shop = lake()
+    shop.put(("apple", 1))
+    shop.produce(0, b"s0", b"\x00", [(END_HEADER, b"{}")])
+    shop.produce(0, b"s0", b"rubbish", [])
+    shop.run("bronze.orders", "silver.orders")
+    assert state(shop) == {"apple": 1}
+
+
+@pytest.mark.parametrize(
+    ("merge", "said"),
+    [({"keys": ["nothing"]}, "no column 'nothing'"), ({"keys": ["item"], "sequence_by": "nothing"}, "no column 'nothing'")],
+)
+def test_a_merge_over_columns_that_are_not_there_is_refused(lake: MakeLake, merge: dict[str, Any], said: str) -> None:
+    shop = lake(tables={"silver.orders": {"from": "bronze.orders", "merge": merge}})
+    shop.run()
+    with pytest.raises(ConfigError, match=said):
+        shop.run("silver.orders")
+
+
+def test_silver_before_its_bronze_says_what_to_run(lake: MakeLake) -> None:
+    with pytest.raises(TableError, match=r"headrace run bronze\.orders"):
+        lake().run("silver.orders")
