@@ -153,7 +153,7 @@ class ShardMap:
             )
         try:
             changed = step(after, event, offset)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # JSON holds lists for objects, and 1e999
             changed = None
         return replace(after, ignored=self.ignored + 1) if changed is None else changed
 
