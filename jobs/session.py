@@ -54,13 +54,19 @@ appender.out.layout.pattern = %d{{yyyy-MM-dd HH:mm:ss.SSS}} %p %c{{1}}: %m%n%ex
 
 
 def spark_session(
-    app: str = "headrace", *, cores: int | None = None, memory: str | None = None, log_file: Path | None = None
+    app: str = "headrace",
+    *,
+    cores: int | None = None,
+    memory: str | None = None,
+    log_file: Path | None = None,
+    short: bool = False,
 ) -> SparkSession:
     """The session to run jobs in; the caller stops it.
 
     ``cores`` and ``memory`` (of the one local JVM) default to 2 and 1536m and hold for a local Spark only. With
     ``log_file``, everything that Spark logs (warnings and worse) goes there and nothing to the terminal; else errors go to
-    standard error. Raises StackError (no Java, no jars) or ConfigError (submitted without the jars it needs).
+    standard error. ``short`` is for runs of a minute or two: the JVM compiles quickly and not well. Raises StackError (no
+    Java, no jars) or ConfigError (submitted without the jars it needs).
     """
     for noisy in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         logging.getLogger(noisy).disabled = True  # prints a page of JSON for every error, which is raised as well
@@ -71,7 +77,7 @@ def spark_session(
         builder = builder.config(key, value)
     if is_submitted():
         return _submitted(builder)
-    return _local(builder, cores or CORES_DEFAULT, memory or MEMORY_DEFAULT, log_file)
+    return _local(builder, cores or CORES_DEFAULT, memory or MEMORY_DEFAULT, log_file, short)
 
 
 def is_submitted() -> bool:
@@ -97,7 +103,7 @@ def _submitted(builder: Any) -> SparkSession:
     return spark
 
 
-def _local(builder: Any, cores: int, memory: str, log_file: Path | None) -> SparkSession:
+def _local(builder: Any, cores: int, memory: str, log_file: Path | None, short: bool) -> SparkSession:
     jars = os.pathsep.join(str(jar) for jar in ensure("spark"))
     scratch = Path(tempfile.mkdtemp(prefix="headrace-spark-"))
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
@@ -105,6 +111,8 @@ def _local(builder: Any, cores: int, memory: str, log_file: Path | None) -> Spar
     log4j.write_text(_log4j(log_file), encoding="utf-8")
     limits = " ".join(f"-D{key}={value}" for key, value in AVRO_LIMITS.items())
     options = f"{limits} -Dlog4j2.configurationFile={log4j.as_uri()} -Dderby.system.home={scratch} -XX:+UseParallelGC"
+    if short:  # half of the processor time of a first minute goes into the second compiler
+        options += " -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
     settings = {
         "spark.master": f"local[{cores}]",
         "spark.driver.memory": memory,

@@ -1,6 +1,7 @@
 """The demo from start to proof. This file only orders the acts; each has a file of its own.
 
-stack and Spark up → tables follow while a producer puts, is killed halfway and starts again → catch up → gold → proof
+stack and Spark up → tables follow while a producer puts, is killed halfway and starts again, and shards of its stream are
+split and merged → catch up → gold → proof
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jobs.demo.found import STREAMS, find
 from jobs.demo.producing import ProducerProcess, Progress
 from jobs.demo.proof import prove
 from jobs.demo.report import Display, summary
+from jobs.demo.resharding import split_and_merge
 from jobs.demo.workspace import Workspace
 from jobs.progress import TableProgress
 from jobs.run import run_tables
@@ -77,9 +79,10 @@ def _stream(
             f"Killed the producer (SIGKILL) after it had put {last.put + 1:,} events, {last.acknowledged + 1:,} of them "
             f"acknowledged; it starts again from its stored position, {last.stored + 1:,}"
         )
-        with ProducerProcess(place, rows, None, progress) as producer:
+        with ThreadPoolExecutor(1) as hands, ProducerProcess(place, rows, None, progress) as producer:
+            resharding = hands.submit(split_and_merge, config, "flights")
             done = producer.finish(check)
-        display.say("All events are acknowledged")
+            display.say(f"{resharding.result()}; all events are acknowledged")
     return {stream: done[stream].acknowledged + 1 for stream in STREAMS}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from dataclasses import dataclass, field
@@ -28,8 +29,6 @@ class Log:
 
     rng: random.Random
     ranges: list[tuple[int, int]] = field(default_factory=lambda: [(0, CELLS)])
-    next_seq: dict[str, int] = field(default_factory=dict)
-    # What a producer still has to send to a shard, by (producer, shard): sequences that every feeder of it sends in order.
     source: dict[str, list[int]] = field(default_factory=dict)  # producer -> cell by sequence
 
     def messages(self, steps: int) -> list[tuple[str, int, int, list[tuple[int, int]]]]:
@@ -95,6 +94,7 @@ def test_a_record_is_a_repeat_if_and_only_if_it_was_accepted_before(seed: int, m
 
 cells = st.integers(0, CELLS - 1)
 spans = st.tuples(cells, st.integers(1, CELLS)).map(lambda s: (s[0], min(CELLS, s[0] + s[1])))
+Accepts = list[tuple[str, int, tuple[int, int]]]
 accepts = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30), spans), max_size=15)
 
 
@@ -123,7 +123,7 @@ class Cells:
         return True
 
 
-def both(taken: list[tuple[str, int, tuple[int, int]]]) -> tuple[Marks, Cells]:
+def both(taken: Accepts) -> tuple[Marks, Cells]:
     marks, model = Marks(), Cells()
     for producer, seq, (low, high) in taken:
         marks.accept(producer, seq, low * WIDTH, high * WIDTH)
@@ -135,7 +135,7 @@ def both(taken: list[tuple[str, int, tuple[int, int]]]) -> tuple[Marks, Cells]:
 @given(accepts, accepts, st.lists(spans, max_size=4))
 @example([("a", 3, (0, 16))], [], [(4, 8)])
 @example([("a", 3, (0, 8)), ("a", 3, (8, 16))], [("b", 1, (2, 3))], [(0, 16)])
-def test_marks_agree_with_one_number_a_cell(first: list, second: list, taken_over: list[tuple[int, int]]) -> None:
+def test_marks_agree_with_one_number_a_cell(first: Accepts, second: Accepts, taken_over: list[tuple[int, int]]) -> None:
     marks, model = both(first)
     other, other_model = both(second)
     assert model.same_as(marks)
@@ -148,7 +148,7 @@ def test_marks_agree_with_one_number_a_cell(first: list, second: list, taken_ove
 
 @property_settings
 @given(accepts, spans)
-def test_a_part_of_the_marks_is_what_another_reader_takes_over(taken: list, span: tuple[int, int]) -> None:
+def test_a_part_of_the_marks_is_what_another_reader_takes_over(taken: Accepts, span: tuple[int, int]) -> None:
     low, high = span
     marks, model = both(taken)
     moved = Marks.from_json(json.loads(json.dumps(marks.to_json(low * WIDTH, high * WIDTH))))
@@ -160,7 +160,7 @@ def test_a_part_of_the_marks_is_what_another_reader_takes_over(taken: list, span
 
 @property_settings
 @given(accepts, spans, st.integers(0, 30), st.integers(0, 30))
-def test_judging_changes_nothing_and_agrees_with_every_cell(taken: list, span: tuple[int, int], one: int, two: int) -> None:
+def test_judging_changes_nothing_and_agrees_with_every_cell(taken: Accepts, span: tuple[int, int], one: int, two: int) -> None:
     low, high = span
     first, last = sorted((one, two))
     marks, model = both(taken)
@@ -179,10 +179,10 @@ def test_judging_changes_nothing_and_agrees_with_every_cell(taken: list, span: t
 
 @property_settings
 @given(accepts)
-def test_the_state_is_as_small_as_the_history_allows(taken: list) -> None:
+def test_the_state_is_as_small_as_the_history_allows(taken: Accepts) -> None:
     marks, _ = both(taken)
     for producer in marks.to_json().values():
         ranges = producer["ranges"]
-        assert all(left[1] != right[0] or left[2] != right[2] for left, right in zip(ranges, ranges[1:], strict=False))
+        assert all(left[1] != right[0] or left[2] != right[2] for left, right in itertools.pairwise(ranges))
     whole, _ = both([*taken, ("a", 31, (0, CELLS)), ("b", 31, (0, CELLS))])
     assert all(len(producer["ranges"]) == 1 for producer in whole.to_json().values())

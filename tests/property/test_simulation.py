@@ -1,15 +1,15 @@
 """Thousands of random schedules over the project's own cores; and, for each rule of the protocol, the proof that they would
 notice if it were gone.
 
-A failure prints its seed. ``HEADRACE_SIM_SEED=12345`` runs that schedule alone and prints its story; ``HEADRACE_SIM_RUNS``
-sets how many run.
+A failure prints its seed. ``HEADRACE_SIM_SEED=12345`` runs that schedule alone and tells its story where it fails;
+``HEADRACE_SIM_RUNS`` sets how many run.
 """
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_promises_are_kept_when_everything_fails_at_random() -> None:
     ids=lambda value: getattr(value, "__name__", " "),
 )
 def test_a_schedule_breaks_a_promise_when_a_rule_is_taken_away(
-    rules: type[Rules], schedules_max: int, seen_as: set[str], record_property: pytest.RecordProperty
+    rules: type[Rules], schedules_max: int, seen_as: set[str], record_property: Callable[[str, object], None]
 ) -> None:
     taken = rules()
     for seed in range(schedules_max):
@@ -125,7 +125,8 @@ def test_schedules_meet_the_cases_that_matter() -> None:
         count("aborts", sum(event["type"] == "ABORT" for event in world.control.events))
         count("ignored events", shard_map.ignored)
         count("fenced", sum(claim.incarnation > 1 for claim in shard_map.claims.values()))
-        count("messages not handled (void or repeat)", len(stamped) - len({at[:2] for ats in world.checker.handled_at.values() for at in ats}))
+        used = {at[:2] for ats in world.checker.handled_at.values() for at in ats}
+        count("messages not handled (void or repeat)", len(stamped) - len(used))
         count("handled more than once", sum(len(ats) > 1 for ats in world.checker.handled_at.values()))
     assert all(times >= 20 for times in seen.values()), seen
 

@@ -49,7 +49,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    session = spark_session("tests", log_file=tmp_path_factory.mktemp("spark") / "spark.log")
+    session = spark_session("tests", log_file=tmp_path_factory.mktemp("spark") / "spark.log", short=True)
     yield session
     session.stop()
 

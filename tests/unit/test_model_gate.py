@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pipeline.model.gate import drained, readable, readable_places
@@ -13,13 +15,14 @@ P = [("t", partition) for partition in range(6)]
 
 
 def lineage(*, empty: bool = False) -> ShardMap:
-    """s0 (partition 0, sealed at 10) → s1 (stays), s2 (1); s1 sealed at 20, s2 at 5 or 0 → s3 (2); s3 sealed at 0 → s4 (2), s5 (3)."""
+    """s0 (partition 0, sealed at 10) → s1 (stays), s2 (partition 1). s1, sealed at 20, and s2, at 5 or 0 → s3 (partition 2).
+    s3, sealed at 0 → s4 (stays), s5 (partition 3)."""
 
-    def prepare(name: str, parents: list[str], *children: Shard) -> dict[str, object]:
-        event = {"type": PREPARE, "reshard": name, "parents": parents, "children": [shard_event(c) for c in children]}
+    def prepare(name: str, parents: list[str], *children: Shard) -> dict[str, Any]:
+        event: dict[str, Any] = {"type": PREPARE, "reshard": name, "parents": parents, "children": [shard_event(c) for c in children]}
         return event | {"scan_from": dict.fromkeys(parents, 0)}
 
-    events = [
+    events: list[dict[str, Any]] = [
         {
             "type": CREATED,
             "shards": [shard_event(Shard("s0", 0, HASH_SPACE, *P[0]))],

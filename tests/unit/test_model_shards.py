@@ -21,8 +21,14 @@ def created(**changes: Any) -> Event:
 
 def split(name: str = "r", *, stays: bool = True, **changes: Any) -> Event:
     children = [Shard("s2", 0, QUARTER, "t", 0 if stays else 2), Shard("s3", QUARTER, HALF, "t", 3)]
-    event = {"type": PREPARE, "reshard": name, "parents": ["s0"], "children": [shard_event(c) for c in children], "scan_from": {"s0": 5}}
-    return event | changes
+    event = {"type": PREPARE, "reshard": name, "parents": ["s0"], "children": [shard_event(c) for c in children]}
+    return event | {"scan_from": {"s0": 5}} | changes
+
+
+def children_of_s0(*partitions: int) -> Event:
+    bounds = (0, QUARTER, HALF)
+    children = [Shard(f"s{2 + i}", bounds[i], bounds[i + 1], "t", partition) for i, partition in enumerate(partitions)]
+    return split() | {"children": [shard_event(child) for child in children]}
 
 
 def merge(partition: int = 2) -> Event:
@@ -88,7 +94,8 @@ def test_a_name_of_a_finished_reshard_is_not_taken_again() -> None:
 
 def test_two_reshards_at_once_are_both_valid_only_when_they_share_nothing() -> None:
     other = split("q", parents=["s1"], scan_from={"s1": 0})
-    other["children"] = [shard_event(Shard("s4", HALF, HALF + QUARTER, "t", 1)), shard_event(Shard("s5", HALF + QUARTER, HASH_SPACE, "t", 4))]
+    children = [Shard("s4", HALF, HALF + QUARTER, "t", 1), Shard("s5", HALF + QUARTER, HASH_SPACE, "t", 4)]
+    other["children"] = [shard_event(child) for child in children]
     assert len(replay(created(), split(), other).pending) == 2
     taken = other | {"children": [other["children"][0], other["children"][1] | {"partition": 3}]}
     assert replay(created(), split(), taken).ignored == 1
@@ -101,8 +108,8 @@ def test_two_reshards_at_once_are_both_valid_only_when_they_share_nothing() -> N
     [
         merge(0),
         merge(1),
-        split(stays=False) | {"children": [shard_event(Shard("s2", 0, QUARTER, "t", 1)), shard_event(Shard("s3", QUARTER, HALF, "t", 3))]},
-        split() | {"children": [shard_event(Shard("s2", 0, QUARTER, "t", 0)), shard_event(Shard("s3", QUARTER, HALF, "t", 0))]},
+        children_of_s0(1, 3),
+        children_of_s0(0, 0),
         split() | {"children": [shard_event(Shard("s2", 0, QUARTER, "t", 2))]},
         split() | {"children": [shard_event(Shard("s2", 0, HALF + 1, "t", 2))]},
         split() | {"parents": ["s0", "s0"]},
@@ -136,7 +143,14 @@ def test_a_commit_is_ignored_when_its_seals_are_not_the_parents_after_the_scan(s
 
 @pytest.mark.parametrize(
     "changes",
-    [{"hash": "murmur"}, {"ordering": "none"}, {"shards": []}, {"shards": created()["shards"][:1]}, {"topic_ids": ["t"]}, {"shards": 1e999}],
+    [
+        {"hash": "murmur"},
+        {"ordering": "none"},
+        {"shards": []},
+        {"shards": created()["shards"][:1]},
+        {"shards": 1e999},
+        {"topic_ids": ["t"]},
+    ],
 )
 def test_a_stream_is_not_created_by_an_event_that_is_not_whole(changes: Event) -> None:
     shard_map = replay(created(**changes))

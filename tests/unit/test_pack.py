@@ -91,7 +91,9 @@ def test_entries_count_from_the_aggregate_s_first_sequence() -> None:
     assert (sealed.first_seq, sealed.last_seq, sealed.count, sealed.size_bytes) == (7, 12, 3, 4)
 
 
-@pytest.mark.parametrize(("bytes_max", "records_max", "expected"), [(10_000, 2, [2, 2, 1]), (1024, 100, [2, 2, 1]), (10_000, 9, [5])])
+@pytest.mark.parametrize(
+    ("bytes_max", "records_max", "expected"), [(10_000, 2, [2, 2, 1]), (1024, 100, [2, 2, 1]), (10_000, 9, [5])]
+)
 def test_repacking_keeps_within_the_same_bounds(bytes_max: int, records_max: int, expected: list[int]) -> None:
     parcel = Aggregate("s0", 0)
     for seq in range(5):

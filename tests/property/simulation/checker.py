@@ -16,7 +16,7 @@ At = tuple[tuple[str, int], int, int]
 """((topic, partition), offset, index)."""
 
 
-class Violation(Exception):  # noqa: N818 - it is the finding of a test, not an error of a program
+class Violation(Exception):
     """A promise that was broken."""
 
 

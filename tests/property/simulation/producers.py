@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 
-from pipeline.config import Aggregation, StreamConfig
+from pipeline.config import StreamConfig
 from pipeline.errors import FencedError
 from pipeline.model.shards import CLAIM, Place
 from pipeline.model.stamp import Stamp, encode_stamp
@@ -20,8 +20,13 @@ from tests.property.simulation.world import HASHES, KEYS, Message, World
 
 LINGER_STEPS = 12
 IN_FLIGHT_MAX = 3
-STREAM = StreamConfig(
-    name="t", schema="t.avsc", shards=1, aggregation=Aggregation(bytes_max=64 * 1024, records_max=3, linger_ms=LINGER_STEPS)
+STREAM = StreamConfig.model_validate(
+    {
+        "name": "t",
+        "schema": "t.avsc",
+        "shards": 1,
+        "aggregation": {"bytes_max": 64 * 1024, "records_max": 3, "linger_ms": LINGER_STEPS},
+    }
 )
 
 

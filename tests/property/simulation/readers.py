@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.consume.assignment import shard_at, starting_positions
 from pipeline.model.keys import HASH_SPACE
 from pipeline.model.repeats import Marks, Verdict, is_repeat
-from pipeline.model.shards import Place, ShardMap
+from pipeline.model.shards import Place
 from pipeline.model.stamp import Stamp, decode_stamp
 from tests.property.simulation.resharders import finish_pending
 from tests.property.simulation.world import KEY_OF, KEYS, World
@@ -102,7 +102,8 @@ class Group:
         places = world.control.newest.places
         moment = world.rng.choice((0, world.rng.randint(0, world.now)))
         wanted = {place: bisect_left(world.times[place], moment) for place in places}
-        if any(at > 0 and (place not in self.committed or at > self.committed[place].position[0]) for place, at in wanted.items()):
+        reached = {place: commit.position[0] for place, commit in self.committed.items()}
+        if any(at > reached.get(place, 0) for place, at in wanted.items()):
             return  # some would be passed over unread: what was asked for, and nothing to check
         for reader in self.readers:
             reader.revoked([place for place, owner in self.owners.items() if owner is reader])
@@ -115,7 +116,7 @@ class Group:
 
 
 class Reader:
-    """One member. As in reading.py: one message in hand, gated partitions not polled, and each partition's marks by themselves."""
+    """One member. As in reading.py: one message in hand, gated partitions not polled; marks by partition."""
 
     def __init__(self, group: Group) -> None:
         self._group = group
@@ -145,10 +146,9 @@ class Reader:
     def drained(self) -> bool:
         """Whether everything that may ever be read here is read and committed."""
         logs = self._world.logs
-        mine = [place for place, owner in self._group.owners.items() if owner is self and place in self._world.control.newest.places]
-        return all(
-            place in self._committed and self._committed[place][0] >= len(logs[place]) for place in mine if logs[place]
-        ) and self._in_hand is None
+        owned = {place for place, owner in self._group.owners.items() if owner is self and logs[place]}
+        mine = owned & self._world.control.newest.places
+        return self._in_hand is None and all(self._committed.get(place, (0, 0))[0] >= len(logs[place]) for place in mine)
 
     def crash(self) -> None:
         self._world.say(f"{self.name} crashes")
@@ -307,7 +307,9 @@ class Reader:
             marks.replace(0, HASH_SPACE, self._read_marks(place))
             return marks
         shard = shard_at(self._map, place, offset)
-        for parent in (self._map.shards[parent] for parent in (shard.parents if shard else ())):
+        if shard is None:
+            return marks
+        for parent in (self._map.shards[parent] for parent in shard.parents):
             if parent.place != place and parent.seal is not None:
                 low, high = max(parent.low, shard.low), min(parent.high, shard.high)
                 marks.replace(low, high, self._marks_for(parent.place, parent.seal))

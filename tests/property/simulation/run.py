@@ -33,7 +33,8 @@ class Schedule:
 
     def run(self) -> None:
         world = self.world
-        for world.now in range(world.plan.steps):
+        for now in range(world.plan.steps):
+            world.now = now
             self._step()
         world.quiet = True
         world.network.hurry()
@@ -58,7 +59,8 @@ class Schedule:
     def _step(self) -> None:
         world, rng, plan = self.world, self.world.rng, self.world.plan
         self._faults()
-        if self.reshards_left and len(self.resharders) < plan.resharders_at_once and rng.random() < 6 * plan.reshards / plan.steps:
+        may_start = self.reshards_left and len(self.resharders) < plan.resharders_at_once
+        if may_start and rng.random() < 6 * plan.reshards / plan.steps:
             self.reshards_left -= 1
             self.resharders.append(Resharder(world))
         who = rng.choices(ACTORS, plan.speeds)[0]

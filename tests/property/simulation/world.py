@@ -1,4 +1,4 @@
-"""The fake cluster, and time: a control log, partitions, a group coordinator's view of neither, and a network that lets
+"""The fake cluster, and time: a control log, partitions, and a network that lets
 requests of one connection land in order and those of different connections race."""
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
-from pipeline.model.keys import HASH_NAME, HASH_SPACE, even_ranges
+from pipeline.model.keys import HASH_NAME, HASH_SPACE
 from pipeline.model.shards import CREATED, Place, Shard, ShardMap, shard_event
 from tests.property.simulation.checker import Checker
 from tests.property.simulation.rules import Rules
@@ -103,7 +104,7 @@ def _created(shards: int) -> tuple[dict[str, Any], ShardMap]:
 
 def _even(count: int) -> list[tuple[int, int]]:
     bounds = [KEYS * i // count for i in range(count + 1)]
-    return list(zip(bounds, bounds[1:], strict=False))
+    return list(pairwise(bounds))
 
 
 class Control:
@@ -213,5 +214,3 @@ class World:
         if self.tell:
             self.story.append(f"{self.now:4} {text}")
 
-
-__all__ = ["BOUNDS", "HASHES", "KEYS", "KEY_OF", "TOPIC", "Control", "Message", "Network", "Plan", "World", "even_ranges"]
