@@ -15,12 +15,20 @@ from jobs.mode import parse_mode
 from jobs.supervise import Reaction, reaction, supervise
 from pipeline.config import Connection
 from pipeline.errors import (
-    ConfigError, RegistryUnavailableError, StopError, StreamConflictError, TableError, TrimmedError,
+    ConfigError,
+    RegistryUnavailableError,
+    StopError,
+    StreamConflictError,
+    TableError,
+    TrimmedError,
 )  # fmt: skip
 from pipeline.model.keys import HASH_SPACE
 from pipeline.model.shards import COMMIT, CREATED, PREPARE, Shard, ShardMap, shard_event
 
-NPE = "java.lang.NullPointerException: null\norg.apache.spark.sql.kafka010.KafkaMicroBatchStream$.metrics(KafkaMicroBatchStream.scala:532)"
+NPE = (
+    "java.lang.NullPointerException: null\n"
+    "org.apache.spark.sql.kafka010.KafkaMicroBatchStream$.metrics(KafkaMicroBatchStream.scala:532)"
+)
 
 
 def commit_text(rows: int, rejected: int, metadata: str | None = None) -> str:
@@ -40,7 +48,8 @@ def test_state_survives_the_commit_it_travels_in() -> None:
 
 
 def test_totals_are_exact_with_partly_repeated_and_rejected_messages() -> None:
-    state = BronzeState(stamped=20, partly=1, surveyed=Counts(messages=5, repeats=3, rejected=1), before=Counts(records=100, repeats=1))
+    surveyed, before = Counts(messages=5, repeats=3, rejected=1), Counts(records=100, repeats=1)
+    state = BronzeState(stamped=20, partly=1, surveyed=surveyed, before=before)
     commit = parse_commit(1, commit_text(rows=14, rejected=2))
     # 20 stamped = 12 good rows + 6 in the message that decoding rejected + 2 repeats left out of a partly repeated one
     assert state.with_commit(commit, lost=6).totals == Counts(messages=5, records=112, repeats=1 + 3 + 2, rejected=2)

@@ -19,8 +19,9 @@ def lineage(*, empty: bool = False) -> ShardMap:
     s3, sealed at 0 → s4 (stays), s5 (partition 3)."""
 
     def prepare(name: str, parents: list[str], *children: Shard) -> dict[str, Any]:
-        event: dict[str, Any] = {"type": PREPARE, "reshard": name, "parents": parents, "children": [shard_event(c) for c in children]}
-        return event | {"scan_from": dict.fromkeys(parents, 0)}
+        made = [shard_event(child) for child in children]
+        scan_from = dict.fromkeys(parents, 0)
+        return {"type": PREPARE, "reshard": name, "parents": parents, "children": made, "scan_from": scan_from}
 
     events: list[dict[str, Any]] = [
         {
