@@ -6,9 +6,10 @@ others' committed positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pipeline.model.gate import readable_places
+from pipeline.model.keys import HASH_SPACE
 from pipeline.model.shards import Place, Shard, ShardMap
 
 
@@ -45,3 +46,29 @@ def shard_at(shard_map: ShardMap, place: Place, offset: int) -> Shard | None:
         if shard.seal is None or offset <= shard.seal:
             return shard
     return None
+
+
+def marks_sources(
+    shard_map: ShardMap, place: Place, offset: int, has_marks: Callable[[Place], bool]
+) -> list[tuple[Place, int, int]]:
+    """Where the marks of a partition that is read from ``offset`` on come from: (place, low, high) to copy, of places whose
+    commits have marks.
+
+    A partition's own are taken whole, those of shards that are sealed too: children ask for them. Where none were committed
+    (a child that nobody read, or a group that was rewound), the parents' are put side by side; a parent without any passes
+    on its own parents'.
+    """
+    if has_marks(place):
+        return [(place, 0, HASH_SPACE)]
+    shard = shard_at(shard_map, place, offset)
+    sources: list[tuple[Place, int, int]] = []
+    if shard is None:
+        return sources
+    for parent in (shard_map.shards[parent] for parent in shard.parents):
+        if parent.place == place or parent.seal is None:
+            continue
+        for source, low, high in marks_sources(shard_map, parent.place, parent.seal, has_marks):
+            low, high = max(low, parent.low, shard.low), min(high, parent.high, shard.high)
+            if low < high:
+                sources.append((source, low, high))
+    return sources

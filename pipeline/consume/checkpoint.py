@@ -9,6 +9,9 @@ Numbered, because the order is the promise:
 A crash between 2 and 3 leaves marks that are ahead of the position: the records between were handled, so whoever goes on
 drops them as repeats, which is right. A position that somebody else set (a reset by a tool) has no pointer: its reader
 starts without marks, since replaying is what was asked for.
+
+Each assignment writes under a key of its own, its *turn*, which the commit names too: a reader that slept past its session
+and wakes writes marks that nobody's commit points to, since Kafka refuses its commit.
 """
 
 from __future__ import annotations
@@ -43,19 +46,20 @@ class Note:
 
     index: int
     marks_offset: int
+    turn: str
 
 
 def note_of(committed: Committed) -> Note | None:
     """The note of a commit of ours; None for one of another tool's."""
     try:
         data = json.loads(committed.note)
-        return Note(int(data["index"]), int(data["marks"]))
+        return Note(int(data["index"]), int(data["marks"]), str(data["turn"]))
     except (ValueError, KeyError, TypeError):
         return None
 
 
 class MarksTopic:
-    """Marks by (group, place) in `<stream>.marks`. Not thread-safe."""
+    """Marks by (group, place, turn) in `<stream>.marks`. Not thread-safe."""
 
     def __init__(self, connection: Connection, stream: str, group: str) -> None:
         self._connection = connection
@@ -64,11 +68,11 @@ class MarksTopic:
         Topics(connection).create(self.topic, 1, {"cleanup.policy": "compact"})
         self._writer = Writer(connection)
 
-    def write(self, place: Place, position: Position, marks: dict[str, Any]) -> int:
+    def write(self, place: Place, turn: str, position: Position, marks: dict[str, Any]) -> int:
         """Write the marks of a place as of a position; returns the pointer to commit beside it."""
         value = {"offset": position.offset, "index": position.index, "marks": marks}
         text = json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
-        offset = self._writer.write(self.topic, 0, self._key(place), text)
+        offset = self._writer.write(self.topic, 0, self._key(place, turn), text)
         if offset is not None:
             return offset
         reader = LogReader(self._connection, self.topic, 0)
@@ -77,25 +81,29 @@ class MarksTopic:
         finally:
             reader.close()
 
-    def read(self, pointers: dict[Place, int]) -> dict[Place, Marks]:
-        """The marks of places whose commits point here: those pointed to, or newer ones (see the module).
+    def forget(self, place: Place, turn: str) -> None:
+        """The marks of a turn that ended are not needed any more: compaction may take them."""
+        self._writer.write(self.topic, 0, self._key(place, turn), None)
+
+    def read(self, notes: dict[Place, Note]) -> dict[Place, Marks]:
+        """The marks of places whose commits point here: those pointed to, or newer ones of the same turn (see the module).
 
         Raises BrokerUnavailableError where they cannot be found: going on without them would repeat records.
         """
-        if not pointers:
+        if not notes:
             return {}
-        wanted = {self._key(place): place for place in pointers}
+        wanted = {self._key(place, note.turn): place for place, note in notes.items()}
         found: dict[Place, Marks] = {}
         reader = LogReader(self._connection, self.topic, 0)
         try:
             low, end = reader.bounds(TIMEOUT_S)
             for entry in reader.read(low, end, TIMEOUT_S):
                 place = wanted.get(entry.key or b"")
-                if place is not None and entry.value is not None and entry.offset >= pointers[place]:
+                if place is not None and entry.value is not None and entry.offset >= notes[place].marks_offset:
                     found[place] = Marks.from_json(json.loads(entry.value)["marks"])
         finally:
             reader.close()
-        missing = [place for place in pointers if place not in found]
+        missing = [place for place in notes if place not in found]
         if missing:
             raise BrokerUnavailableError(
                 f"{self.topic} does not hold the marks that group {self._group!r} committed for {missing[0][0]}[{missing[0][1]}]"
@@ -106,11 +114,11 @@ class MarksTopic:
     def close(self) -> None:
         self._writer.close()
 
-    def _key(self, place: Place) -> bytes:
-        return json.dumps([self._group, place[0], place[1]]).encode()
+    def _key(self, place: Place, turn: str) -> bytes:
+        return json.dumps([self._group, place[0], place[1], turn]).encode()
 
 
-def commit_of(position: Position, marks_offset: int) -> Committed:
+def commit_of(position: Position, marks_offset: int, turn: str) -> Committed:
     """What goes to Kafka's group for a position."""
-    note = json.dumps({"index": position.index, "marks": marks_offset}, separators=(",", ":"))
+    note = json.dumps({"index": position.index, "marks": marks_offset, "turn": turn}, separators=(",", ":"))
     return Committed(position.offset, note)

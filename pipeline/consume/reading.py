@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pipeline import metrics
 from pipeline.config import Connection, StreamConfig
-from pipeline.consume.assignment import gate, shard_at, starting_positions
+from pipeline.consume.assignment import gate, marks_sources, starting_positions
 from pipeline.consume.checkpoint import MarksTopic, Position, commit_of, note_of
 from pipeline.consume.unpack import Kind, Unpacked, Unpacker
 from pipeline.errors import RetryableError, TrimmedError
@@ -77,7 +78,9 @@ class Reading:
         self._control = control
         self._unpacker = unpacker
         self._finish = finish
-        self._marks = Marks()
+        self._marks: dict[Place, Marks] = {}
+        self._turns: dict[Place, str] = {}
+        self._ended_turns: dict[Place, str] = {}
         self._newest_ms = 0
         self._marks_topic = MarksTopic(connection, stream.name, group)
         self._positions: dict[Place, Position] = {}
@@ -144,7 +147,7 @@ class Reading:
         """What to handle of a message; None if there is nothing."""
         while True:
             try:
-                unpacked = self._unpacker.unpack(fetched, self._marks)
+                unpacked = self._unpacker.unpack(fetched, self._marks[fetched.place])
                 if unpacked.kind is Kind.END:
                     self._pass_end(fetched)
                     return None
@@ -176,7 +179,8 @@ class Reading:
         """A message is handled whole: marks and position move on together."""
         fetched, stamp, shard = unpacked.fetched, unpacked.stamp, unpacked.shard
         if unpacked.kind is Kind.RECORDS and stamp is not None and shard is not None:
-            self._marks.accept(stamp.producer, stamp.last_seq, shard.low, shard.high, stamp.created_at_ms)
+            marks = self._marks[fetched.place]
+            marks.accept(stamp.producer, stamp.last_seq, shard.low, shard.high, stamp.created_at_ms)
             self._newest_ms = max(self._newest_ms, stamp.created_at_ms)
         self.stats.records += len(unpacked.records)
         self._counters.handled.inc(len(unpacked.records))
@@ -276,23 +280,18 @@ class Reading:
         return positions
 
     def _take_marks(self, shard_map: ShardMap, positions: dict[Place, Position], committed: dict[Place, Committed]) -> None:
-        """Marks come with the commit: a place's own, or for a child without a commit its parents', side by side."""
-        sources: dict[Place, list[tuple[Place, int, int]]] = {}
-        for place, position in positions.items():
-            shard = shard_at(shard_map, place, position.offset)
-            if shard is None:
-                continue
-            if place in committed or not shard.parents:
-                sources[place] = [(place, shard.low, shard.high)]
-            else:
-                parents = [shard_map.shards[parent] for parent in shard.parents]
-                sources[place] = [(p.place, max(p.low, shard.low), min(p.high, shard.high)) for p in parents]
+        """Marks come with the commit: a place's own, or its parents' (``marks_sources``)."""
+        notes = {place: note for place, at in committed.items() if (note := note_of(at)) is not None}
+        sources = {p: marks_sources(shard_map, p, at.offset, notes.__contains__) for p, at in positions.items()}
         asked = {source for parts in sources.values() for source, _, _ in parts}
-        notes = {place: note_of(committed[place]) for place in asked if place in committed}
-        found = self._marks_topic.read({place: note.marks_offset for place, note in notes.items() if note is not None})
-        for parts in sources.values():
+        found = self._marks_topic.read({place: notes[place] for place in asked})
+        for place, parts in sources.items():
+            marks = self._marks[place] = Marks()
             for source, low, high in parts:
-                self._marks.replace(low, high, found.get(source, Marks()))
+                marks.replace(low, high, found[source])
+            self._turns[place] = uuid.uuid4().hex
+            if place in notes:
+                self._ended_turns[place] = notes[place].turn
 
     def _revoked(self, places: list[Place], lost: bool) -> None:
         """Called inside poll: the last chance to commit, unless the partitions are lost already."""
@@ -306,8 +305,8 @@ class Reading:
             log.warning("no commit before %d partitions went to others: their last records come again (%s)", len(leaving), error)
         finally:
             for place in leaving:
-                self._positions.pop(place, None)
-                self._committed.pop(place, None)
+                for held in (self._positions, self._committed, self._marks, self._turns, self._ended_turns):
+                    held.pop(place, None)
                 self._gated.discard(place)
 
     # -- commits -----------------------------------------------------------------------------------------------------------
@@ -320,15 +319,16 @@ class Reading:
     def _commit(self, positions: dict[Place, Position]) -> None:
         if not positions:
             return
-        self._marks.prune(self._newest_ms - PRODUCER_RETENTION_MS)
         commits: dict[Place, Committed] = {}
         for place, position in positions.items():
-            shards = self._control.map.at_place(place)
-            low, high = (min(s.low for s in shards), max(s.high for s in shards)) if shards else (0, 0)
-            pointer = self._marks_topic.write(place, position, self._marks.to_json(low, high))
-            commits[place] = commit_of(position, pointer)
+            self._marks[place].prune(self._newest_ms - PRODUCER_RETENTION_MS)
+            turn = self._turns[place]
+            pointer = self._marks_topic.write(place, turn, position, self._marks[place].to_json())
+            commits[place] = commit_of(position, pointer, turn)
         self._reader.commit(commits)
         self._committed.update(positions)
+        for place in positions.keys() & self._ended_turns.keys():
+            self._marks_topic.forget(place, self._ended_turns.pop(place))
         self.stats.commits += 1
         self._counters.commits.inc()
 

@@ -66,6 +66,8 @@ class SendLoop:
                     self._replace_client()
                     continue
                 for parcel in parcels:
+                    if self._broken is not None:
+                        break  # a later one must not land before those that failed; what is left counts as unknown
                     self._send(parcel)
         except Exception as error:  # a bug of ours must fail the receipts, not leave them waiting
             log.exception("the sending thread failed")

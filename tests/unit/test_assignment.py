@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.consume.assignment import gate, shard_at, starting_positions
+from pipeline.consume.assignment import gate, marks_sources, shard_at, starting_positions
 from pipeline.model.keys import HASH_NAME, HASH_SPACE
 from pipeline.model.shards import Shard, ShardMap, shard_event
 
@@ -55,3 +55,15 @@ def test_the_shard_at_an_offset_changes_behind_the_seal() -> None:
     shard_map = split_map()
     found = [shard_at(shard_map, ("t", 0), offset) for offset in (0, 10, 11)]
     assert [shard.id for shard in found if shard] == ["s0", "s0", "s1"]
+
+
+def test_marks_come_whole_from_a_partitions_own_commit_also_behind_its_last_seal() -> None:
+    assert marks_sources(split_map(), ("t", 0), 11, {("t", 0)}.__contains__) == [(("t", 0), 0, HASH_SPACE)]
+
+
+def test_a_child_without_marks_of_its_own_takes_its_parents_slice() -> None:
+    assert marks_sources(split_map(), ("t", 1), 0, {("t", 0)}.__contains__) == [(("t", 0), HALF, HASH_SPACE)]
+
+
+def test_a_rewound_group_takes_no_marks_before_a_parent_has_some() -> None:
+    assert marks_sources(split_map(), ("t", 1), 0, set().__contains__) == []

@@ -7,8 +7,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.consume.assignment import shard_at, starting_positions
-from pipeline.model.keys import HASH_SPACE
+from pipeline.consume.assignment import marks_sources, shard_at, starting_positions
 from pipeline.model.repeats import Marks, Verdict, is_repeat
 from pipeline.model.shards import Place
 from pipeline.model.stamp import Stamp, decode_stamp
@@ -302,17 +301,13 @@ class Reader:
         """A partition's own, all of them, also those of shards that are sealed: children ask for them. Or, where none were
         committed, the parents', side by side; an empty parent's are its own parents'."""
         marks = self._world.rules.marks()
-        commit = self._group.committed.get(place)
-        if commit is not None and commit.marks_at is not None:
-            marks.replace(0, HASH_SPACE, self._read_marks(place))
-            return marks
-        shard = shard_at(self._map, place, offset)
-        if shard is None:
-            return marks
-        for parent in (self._map.shards[parent] for parent in shard.parents):
-            if parent.place != place and parent.seal is not None:
-                low, high = max(parent.low, shard.low), min(parent.high, shard.high)
-                marks.replace(low, high, self._marks_for(parent.place, parent.seal))
+        committed = self._group.committed
+
+        def has_marks(at: Place) -> bool:
+            return at in committed and committed[at].marks_at is not None
+
+        for source, low, high in marks_sources(self._map, place, offset, has_marks):
+            marks.replace(low, high, self._read_marks(source))
         return marks
 
     def _marks_to_keep(self, place: Place) -> dict[str, Any]:
