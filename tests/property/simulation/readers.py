@@ -263,7 +263,12 @@ class Reader:
             self._gated.discard(place)
 
     def assigned(self, places: list[Place]) -> None:
-        """Every new partition is gated until the next look at the gate."""
+        """Every new partition is gated until the next look at the gate. One that this reader lost in its sleep, and gets back
+        before it noticed, is new too: Kafka tells it of the loss first, and refuses commits of the former assignment."""
+        if any(place in self._positions for place in places):
+            self._routine = None
+            for place in places:
+                self._drop(place)
         self._gated |= set(places)
 
     def revoked(self, places: list[Place]) -> None:
