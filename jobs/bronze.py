@@ -39,6 +39,7 @@ log = logging.getLogger("headrace.jobs")
 
 STATISTICS = ("_meta.partition", "_meta.order.offset", "_meta.ingested_at", "_rejected.reason")
 MICRO_BATCH_BYTES = 256 * 1024 * 1024  # of Kafka values: kept in memory or spilled while it is surveyed and decoded
+FILE_BYTES = 16 * 1024 * 1024  # of Kafka values: a small micro-batch makes one file, not one for each partition
 OFFSETS_MIN, OFFSETS_MAX = 1_000, 250_000
 OFFSETS_FIRST_PACKED, OFFSETS_FIRST_PLAIN = 2_000, 100_000  # before the table knows how large its messages are
 OUTCOME_WAIT_S = 60.0
@@ -244,8 +245,10 @@ class BronzeJob:
     def _write(self, raw: DataFrame, plan: survey.Plan, shard_map: ShardMap, state: BronzeState) -> None:
         writers, bad = self._schemas.writers(plan.schema_ids)
         rows = decode.rows(raw, plan, writers, bad, self._schemas.reader(), shard_map)
+        files = 1 + plan.counts.bytes // FILE_BYTES
         writer = (
-            rows.write.format("delta")
+            (rows.coalesce(files) if files < len(self._assigned) else rows)
+            .write.format("delta")
             .mode("append")
             .option("txnAppId", f"{self.name}:{state.query}")
             .option("txnVersion", str(state.micro_batch))

@@ -132,6 +132,7 @@ def test_kafka_settings_are_translated_for_the_java_client() -> None:
                "ssl.ca.location": "/ca.pem", "statistics.interval.ms": "5"},
     )  # fmt: skip
     assert kafka_options(connection) == {
+        "kafka.fetch.max.wait.ms": "20",
         "kafka.bootstrap.servers": "k:9093",
         "kafka.security.protocol": "SASL_SSL",
         "kafka.sasl.mechanism": "PLAIN",
