@@ -25,7 +25,7 @@ import pytest
 import yaml
 
 HERE = Path(__file__).parent
-SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS", "75"))
+SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS", "60"))
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
 PRODUCERS, CONSUMERS = 4, 3
 FREEZE_S = 12.0  # longer than the group's session time-out
