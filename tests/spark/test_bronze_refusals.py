@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,20 @@ def test_the_spark_checkpoint_of_another_query_is_refused(shop: Any) -> None:
         shop.run()
 
 
-def test_a_stream_that_was_deleted_and_created_again_is_refused(shop: Any) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_stream_whose_topics_were_deleted_and_created_again_is_refused(shop: Any, whole: bool) -> None:
     config = shop.config
-    Topics(config.connection).delete([shop.stream, f"{shop.stream}.control"])
-    create_stream(config.connection, config.stream(shop.stream))
-    shop.send([(0, "apple", order(0)), (1, "apple", order(1))])
+    topics = Topics(config.connection)
+    topics.delete([shop.stream, f"{shop.stream}.control"] if whole else [shop.stream])
+    if whole:
+        create_stream(config.connection, config.stream(shop.stream))
+    else:
+        deadline = time.monotonic() + 30
+        while not topics.create(shop.stream, 1, {}):  # deleting takes a moment
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    for _ in range(2):
+        shop.produce(0, b"s0", b"as long a log as before", [])
     with pytest.raises(StreamConflictError, match="deleted and created again"):
         shop.run()
 

@@ -61,9 +61,11 @@ def test_the_newest_row_wins_in_every_order_of_arrival(shop: Any) -> None:
 
 
 def test_the_newest_row_wins_inside_one_micro_batch(shop: Any) -> None:
-    arrive(shop, ((0, 5, 3), "apple", 2, None), ((1, 2, 0), "apple", 3, None), ((0, 5, 0), "apple", 1, None))
+    history = [((0, 5, 0), 1), ((0, 5, 3), 2), ((1, 2, 0), 3)]
+    arrivals = list(enumerate(itertools.permutations(history)))
+    arrive(shop, *((order, f"item-{n}", number, None) for n, arrival in arrivals for order, number in arrival))
     shop.run("silver.orders")
-    assert state(shop) == {"apple": 3}
+    assert state(shop) == {f"item-{n}": 3 for n, _ in arrivals}
 
 
 def test_a_deleted_row_stays_deleted_when_an_older_insert_comes_late_and_comes_back_with_a_newer_one(shop: Any) -> None:
