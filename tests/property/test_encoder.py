@@ -109,6 +109,9 @@ def draw_union(draw: Any, names: Names, depth: int) -> list[Any]:
             or (kind == "fixed" and "array" in found)
         ):
             continue
+        # fastavro takes any bytes for a decimal; ours have to be one, or the next branch is looked at.
+        if (kind == "fixed" and "decimal" in found.values()) or (logical == "decimal" and "fixed" in found.values()):
+            continue
         if key not in found:
             found[key] = "text" if kind in TEXTS or logical in TEXTS else "decimal" if logical == "decimal" else kind
             found[key + "#"] = branch
