@@ -22,6 +22,7 @@ from jobs.silver import SilverJob
 from jobs.supervise import supervise
 from pipeline.config import Config
 from pipeline.errors import ConfigError
+from pipeline.observe.endpoint import serve
 
 GOLD_INTERVAL_MIN_S = 5.0
 """A refresh computes everything anew: not for every micro-batch of its sources."""
@@ -44,6 +45,7 @@ def run_tables(
     """
     parsed = parse_mode(mode)
     stop = stop or threading.Event()
+    serve(config, "jobs")
     chosen = _in_order(config, select(config, list(tables or ()), None))
     last = {name: TableProgress(name) for name in chosen}
 

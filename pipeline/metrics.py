@@ -1,33 +1,152 @@
-"""Every metric of producers and consumers: name, labels, unit and meaning in one place (prometheus_client's default registry).
+"""Every metric of Headrace: name, kind, labels and meaning in one place. To add one is a line here; docs/metrics.md follows by
+`python -m pipeline.observe.document`, and tests hold the names to Prometheus' rules.
 
-Cost: counters are moved per aggregate, never per record, and label children are held by whoever counts. Labels are bounded:
-a stream's name and a group's; never a key, an id or an offset.
+Cost: counters are moved per aggregate, never per record, and label children are held by whoever counts. Gauges that live in
+an object (a buffer, a lag) are read from it at the scrape (``Live``). Labels are bounded: streams, groups, tables, open shards
+(``forget_shard`` when one is sealed), a top-k of keys; never an id or an offset.
 """
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One metric. ``name`` is what Prometheus sees, a counter's ``_total`` included."""
+
+    name: str
+    kind: str  # counter, gauge or histogram
+    labels: tuple[str, ...]
+    meaning: str
+
+    @property
+    def where(self) -> str:
+        """Which kind of process tells it: the word behind ``headrace_``."""
+        return self.name.split("_")[1]
+
+
+DEFINITIONS: dict[str, Definition] = {}
+
+
+def _counter(name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
+    _define(f"{name}_total", "counter", meaning, labels)
+    return Counter(name, meaning, labels)
+
+
+def _gauge(name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
+    _define(name, "gauge", meaning, labels)
+    return Gauge(name, meaning, labels)
+
+
+def _histogram(name: str, meaning: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS) -> Histogram:
+    _define(name, "histogram", meaning, labels)
+    return Histogram(name, meaning, labels, buckets=tuple(buckets))
+
+
+def _live(name: str, meaning: str, labels: Sequence[str] = ()) -> Definition:
+    return _define(name, "gauge", meaning, labels)
+
+
+def _define(name: str, kind: str, meaning: str, labels: Sequence[str]) -> Definition:
+    DEFINITIONS[name] = Definition(name, kind, tuple(labels), meaning)
+    return DEFINITIONS[name]
+
 
 _STREAM = ["stream"]
+_SHARD = ["stream", "shard"]
 _GROUP = ["stream", "group"]
+_GROUP_SHARD = ["stream", "group", "shard"]
 
-RECORDS_ACKNOWLEDGED = Counter("headrace_records_acknowledged", "User records acknowledged to their callers", _STREAM)
-RECORDS_FAILED = Counter("headrace_records_failed", "User records whose receipt failed", _STREAM)
-AGGREGATES_SENT = Counter("headrace_aggregates_sent", "Kafka messages handed to the client, those sent again included", _STREAM)
-BYTES_SENT = Counter("headrace_sent_bytes", "Bytes of those messages, before compression", _STREAM)
-VOID_RESENT = Counter("headrace_void_resent_records", "User records sent again since their shard was sealed before them", _STREAM)
-BARRIERS = Counter("headrace_barriers", "Barriers taken on the control log", _STREAM)
-CLIENT_FAILURES = Counter("headrace_client_failures", "Kafka clients replaced after a fatal error", _STREAM)
-BUFFERING_SECONDS = Histogram(
-    "headrace_aggregate_age_seconds",
-    "From an aggregate's first record to its acknowledgement",
-    _STREAM,
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+# -- producers -----------------------------------------------------------------------------------------------------------------
+
+RECORDS_ACKNOWLEDGED = _counter("headrace_producer_records_acknowledged", "User records acknowledged to their callers", _STREAM)
+RECORDS_FAILED = _counter("headrace_producer_records_failed", "User records whose receipt failed", _STREAM)
+AGGREGATES_SENT = _counter(
+    "headrace_producer_aggregates_sent", "Kafka messages handed to the client, those sent again included", _STREAM
 )
+BYTES_SENT = _counter("headrace_producer_sent_bytes", "Bytes of those messages, before compression", _STREAM)
+VOID_RESENT = _counter(
+    "headrace_producer_void_records_resent", "User records sent again since their shard was sealed before them", _STREAM
+)
+BARRIERS = _counter("headrace_producer_barriers", "Barriers taken on the control log", _STREAM)
+CLIENT_FAILURES = _counter("headrace_producer_client_failures", "Kafka clients replaced after a fatal error", _STREAM)
+BUFFERING_SECONDS = _histogram(
+    "headrace_producer_aggregate_age_seconds", "From an aggregate's first record to its acknowledgement", _STREAM
+)
+SHARD_RECORDS = _counter("headrace_producer_shard_records", "User records acknowledged, by open shard", _SHARD)
+SHARD_BYTES = _counter("headrace_producer_shard_bytes", "Encoded bytes acknowledged, by open shard", _SHARD)
+BUFFERED_RECORDS = _live("headrace_producer_buffered_records", "User records put and not yet acknowledged", _STREAM)
+BUFFERED_BYTES = _live("headrace_producer_buffered_bytes", "What they take of buffer_bytes_max", _STREAM)
 
-RECORDS_HANDLED = Counter("headrace_records_handled", "User records handled by a consumer", _GROUP)
-REPEATS_DROPPED = Counter("headrace_repeats_dropped_records", "User records left out as repeats", _GROUP)
-VOIDS_SKIPPED = Counter("headrace_voids_skipped_messages", "Messages outside the stream: after their shard's seal", _GROUP)
-BAD_MESSAGES = Counter("headrace_bad_messages", "Messages that could not be decoded or are not the stream's", _GROUP)
-COMMITS = Counter("headrace_commits", "Commits of a consumer group's positions", _GROUP)
-REBALANCES = Counter("headrace_rebalances", "Assignments that gave a member partitions", _GROUP)
+# -- consumers -----------------------------------------------------------------------------------------------------------------
+
+RECORDS_HANDLED = _counter("headrace_consumer_records_handled", "User records handled by a consumer", _GROUP)
+REPEATS_DROPPED = _counter("headrace_consumer_repeats_dropped", "User records left out as repeats", _GROUP)
+VOIDS_SKIPPED = _counter("headrace_consumer_voids_skipped", "Messages outside the stream: after their shard's seal", _GROUP)
+BAD_MESSAGES = _counter("headrace_consumer_bad_messages", "Messages that could not be decoded or are not the stream's", _GROUP)
+COMMITS = _counter("headrace_consumer_commits", "Commits of a consumer group's positions", _GROUP)
+REBALANCES = _counter("headrace_consumer_rebalances", "Assignments that gave a member partitions", _GROUP)
+
+
+# -- gauges that live in objects -----------------------------------------------------------------------------------------------
+
+Sample = tuple[Definition, tuple[str, ...], float]
+Read = Callable[[], Iterable[Sample]]
+
+
+class Live(Collector):
+    """Asks living objects for their gauges at each scrape. Two objects with the same labels (two producers of one stream)
+    are added up. An object that is gone, or fails to answer, is left out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reads: list[weakref.WeakMethod[Any]] = []
+
+    def watch(self, read: Read) -> None:
+        """``read`` is a method; its object is held weakly."""
+        with self._lock:
+            self._reads = [one for one in self._reads if one() is not None]
+            self._reads.append(weakref.WeakMethod(read))
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return []  # known only at the scrape; without this, registering would collect
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        with self._lock:
+            reads = [read for one in self._reads if (read := one()) is not None]
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        for read in reads:
+            try:
+                samples = list(read())
+            except Exception:  # noqa: BLE001 - one object's trouble must not take the others' figures away
+                continue
+            for definition, labels, value in samples:
+                of_name = found.setdefault(definition.name, {})
+                of_name[labels] = of_name.get(labels, 0.0) + value
+        for name, by_labels in found.items():
+            definition = DEFINITIONS[name]
+            family = GaugeMetricFamily(name, definition.meaning, labels=definition.labels)
+            for labels, value in by_labels.items():
+                family.add_metric(labels, value)
+            yield family
+
+
+LIVE = Live()
+REGISTRY.register(LIVE)
+
+
+def forget_shard(stream: str, shard: str) -> None:
+    """A sealed shard is written no more: its figures leave the scrape, so that their number stays that of the open shards."""
+    for metric in (SHARD_RECORDS, SHARD_BYTES):
+        metric.remove(stream, shard)

@@ -65,7 +65,7 @@ def status(as_json: Json = False) -> None:
     found = stack.status()
     if found.stack is None:
         if as_json:
-            _print_json({"kafka": None, "registry": None, "metrics": {}, "problem": found.problem})
+            _print_json({"kafka": None, "registry": None, "metrics": found.metrics, "problem": found.problem})
         Console(stderr=True, soft_wrap=True).print(found.problem, highlight=False, markup=False)
         raise typer.Exit(EXIT_DOWN)
     if as_json:
@@ -84,7 +84,7 @@ def _table(running: stack.Stack) -> Table:
     table.add_row("cluster id", running.cluster_id, "")
     table.add_row("registry", running.registry_url, str(pids.get("registry", "")))
     for name, url in running.metrics.items():
-        table.add_row("metrics", url, f"(of the {name})")
+        table.add_row("metrics", url, name.partition("-")[2] or str(pids.get(name, "")))
     table.add_row("logs", str(running.home / "logs"), "")
     return table
 

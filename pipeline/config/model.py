@@ -144,6 +144,14 @@ class Connection(_Strict):
         return {"bootstrap.servers": self.bootstrap} | {k: v.get_secret_value() for k, v in self.kafka.items()}
 
 
+class MetricsSettings(_Strict):
+    """The metrics endpoint that each process has: producers, consumers, jobs."""
+
+    enabled: bool = True
+    host: str = Field("127.0.0.1", min_length=1, description="the address to listen on; 0.0.0.0 for other machines too")
+    port: int = Field(0, ge=0, le=65_535, description="0: a free one; where another process has it, a free one too")
+
+
 class Config(_Strict):
     """headrace.yml after checking. Relative paths are resolved against the file's folder."""
 
@@ -153,6 +161,7 @@ class Config(_Strict):
     streams: dict[str, StreamConfig] = Field(default_factory=dict)
     tables: dict[str, TableConfig] = Field(default_factory=dict)
     references: dict[str, Path] = Field(default_factory=dict)
+    metrics: MetricsSettings = Field(default_factory=lambda: MetricsSettings())
     _path: Path = PrivateAttr(default=Path("headrace.yml"))
     _connection: Connection | None = PrivateAttr(default=None)
 

@@ -6,16 +6,17 @@ home (a file lock that the system frees when its holder dies). stack.json is the
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipeline.errors import StackError
-from pipeline.local import jars
+from pipeline.local import jars, ports
 from pipeline.local.health import inspect
 from pipeline.local.java import find_java
 from pipeline.local.paths import Home, read_json, write_json
@@ -23,6 +24,7 @@ from pipeline.local.plan import Plan, load_plan
 from pipeline.local.processes import Running, find_all, is_alive, stop
 from pipeline.local.service import REGISTRY
 from pipeline.local.startup import STOP_GRACE_S, PortTakenError, Say, start_missing
+from pipeline.observe import targets
 
 _OTHER_COMMAND_TIMEOUT_S = 300
 _PORT_ATTEMPTS = 3
@@ -71,10 +73,12 @@ class Down:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """``stack`` is None while it is not up, and ``problem`` then is one sentence that says what to do."""
+    """``stack`` is None while it is not up, and ``problem`` then is one sentence that says what to do. ``metrics`` are the
+    endpoints of everything that runs, by name: the stack's own, and those of producers, consumers and jobs."""
 
     stack: Stack | None
     problem: str | None
+    metrics: dict[str, str]
 
 
 def up(home: str | Path | None = None, *, brokers: int | None = None, say: Say = lambda _: None) -> Up:
@@ -108,6 +112,7 @@ def up(home: str | Path | None = None, *, brokers: int | None = None, say: Say =
                 raise StackError(f"other programs took the chosen ports {_PORT_ATTEMPTS} times over: run `headrace up` again")
             stack = _stack(place, plan, processes)
             write_json(place.state, {**stack.as_json(), "processes": [one.as_json() for one in processes]})
+            _announce_registry(place, plan, processes)
         except BaseException as error:
             _end_all(place)
             if isinstance(error, OSError):
@@ -135,17 +140,21 @@ def down(home: str | Path | None = None, *, say: Say = lambda _: None) -> Down:
 def status(home: str | Path | None = None) -> Status:
     """Whether the stack in ``home`` works, asked of its processes. Changes nothing. Raises StackError for a damaged home."""
     place = Home.find(home)
+    endpoints = {one.name: one.url for one in targets.running(place.root)}
     if not _is_state(place):
         left = sorted(one.name for one in find_all(place))
         if left:
             half = f"is starting or was left half-started (there is {', '.join(left)})"
-            return Status(None, f"the stack in {place.root} {half}: {_DOWN_HINT}")
-        return Status(None, f"the stack in {place.root} is not up: {_DOWN_HINT}")
+            return Status(None, f"the stack in {place.root} {half}: {_DOWN_HINT}", endpoints)
+        return Status(None, f"the stack in {place.root} is not up: {_DOWN_HINT}", endpoints)
     plan = load_plan(place, None)
     health = inspect(place, plan)
     if health.problems:
-        return Status(None, f"the stack in {place.root} is not whole, {'; '.join(health.problems)}: {_DOWN_HINT} to repair it")
-    return Status(_stack(place, plan, _ordered(plan, health.healthy)), None)
+        problem = f"the stack in {place.root} is not whole, {'; '.join(health.problems)}: {_DOWN_HINT} to repair it"
+        return Status(None, problem, endpoints)
+    found = _stack(place, plan, _ordered(plan, health.healthy))
+    found = replace(found, metrics=found.metrics | endpoints)
+    return Status(found, None, found.metrics)
 
 
 def _running(home: Home, brokers: int | None) -> Stack | None:
@@ -176,6 +185,14 @@ def _stack(home: Home, plan: Plan, processes: tuple[Running, ...]) -> Stack:
     )
 
 
+def _announce_registry(home: Home, plan: Plan, processes: tuple[Running, ...]) -> None:
+    """Prometheus finds it where it finds everything else."""
+    for one in processes:
+        if one.name == REGISTRY:
+            host = socket.gethostname()
+            targets.add(home.root, targets.Target(REGISTRY, one.pid, one.started_at, host, f"{ports.HOST}:{plan.registry_port}"))
+
+
 def _end_all(home: Home) -> Down:
     processes = find_all(home)
     registry = [one for one in processes if one.name == REGISTRY]
@@ -185,6 +202,7 @@ def _end_all(home: Home) -> Down:
     if left:
         listed = ", ".join(f"{one.name} (pid {one.pid})" for one in left)
         raise StackError(f"{listed} did not end, not even when killed: end it by hand, then run `headrace down` again")
+    targets.running(home.root)
     return Down(tuple(one.name for one in processes), tuple(one.name for one in killed))
 
 
