@@ -33,7 +33,7 @@ from pipeline.kafka.offsets import bounds
 from pipeline.model.repeats import Marks
 from pipeline.model.shards import Place, ShardMap
 from pipeline.reshard.control_log import ControlLog
-from pipeline.reshard.resharder import finish_pending
+from pipeline.reshard.resharder import Finisher
 
 log = logging.getLogger("headrace.jobs")
 
@@ -65,7 +65,7 @@ class BronzeJob:
         self._checkpoint = SparkCheckpoint(spark, tables.checkpoint_path(config, table))
         self._schemas = StreamSchemas(config.connection, self._stream)
         self._control = ControlLog(config.connection, self._stream)
-        self._finish_pending = finish_pending(config.connection)
+        self._finish_pending = Finisher(config.connection)
         self._state = BronzeState()
         self._assigned: set[Place] = set()
         self._log_start: dict[Place, int] = {}

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from pipeline import Config, reshard
 from pipeline.errors import ReshardRefusedError
-from pipeline.kafka.markers import end_offset
+from pipeline.kafka.markers import Markers
 from pipeline.model.shards import Shard
 from pipeline.reshard.advisor import median_cut
 from pipeline.reshard.control_log import ControlLog
@@ -20,13 +20,15 @@ def split_and_merge(config: Config, stream: str) -> str:
     Returns a sentence about it."""
     with ControlLog(config.connection, config.stream(stream)) as control:
         leaves = list(control.map.leaves)
-    heat = {leaf.id: end_offset(config.connection, leaf.place, TIMEOUT_S) for leaf in leaves}
+    with Markers(config.connection) as markers:
+        heat = {leaf.id: markers.end_offset(leaf.place, TIMEOUT_S) for leaf in leaves}
     hottest = max(leaves, key=lambda leaf: heat[leaf.id])
     cold = min(
         (pair for pair in pairwise(leaves) if hottest not in pair), key=lambda pair: heat[pair[0].id] + heat[pair[1].id]
     )
-    split = reshard.split(stream, hottest.id, at=_cut(config, stream, hottest), config=config)
-    merged = reshard.merge(stream, cold[0].id, cold[1].id, config=config)
+    with reshard.Resharder(config.connection, config.stream(stream)) as resharder:
+        split = resharder.split(hottest.id, at=_cut(config, stream, hottest))
+        merged = resharder.merge(cold[0].id, cold[1].id)
     return (
         f"Split {hottest.id}, the hottest shard of {stream}, into {' and '.join(split.children)}, and merged "
         f"{' and '.join(merged.parents)} into {merged.children[0]}"

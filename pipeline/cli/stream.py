@@ -12,7 +12,7 @@ from pipeline import reshard
 from pipeline.cli.output import Json, print_json, print_table, say
 from pipeline.config import Config, load_config
 from pipeline.errors import UnknownStreamError
-from pipeline.kafka.markers import end_offset
+from pipeline.kafka.markers import Markers
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE, hash_key
@@ -68,7 +68,8 @@ def list_streams(as_json: Json = False) -> None:
 def describe(name: Name, as_json: Json = False) -> None:
     """Every shard of a stream: its hash keys, its place, its lineage, its state."""
     config = load_config()
-    shards = [_described(config, shard) for shard in _map(config, name).in_lineage_order()]
+    with Markers(config.connection) as markers:
+        shards = [_described(markers, shard) for shard in _map(config, name).in_lineage_order()]
     if as_json:
         print_json({"stream": name, "shards": shards})
         return
@@ -147,9 +148,9 @@ def _map(config: Config, name: str) -> ShardMap:
         return control.map
 
 
-def _described(config: Config, shard: Shard) -> dict[str, Any]:
+def _described(markers: Markers, shard: Shard) -> dict[str, Any]:
     try:
-        end: int | None = end_offset(config.connection, shard.place, TIMEOUT_S)
+        end: int | None = markers.end_offset(shard.place, TIMEOUT_S)
     except UnknownStreamError:
         end = None
     return {

@@ -28,7 +28,7 @@ from pipeline.kafka.registry_client import RegistryClient
 from pipeline.model.record import Record
 from pipeline.model.shards import ShardMap
 from pipeline.reshard.control_log import ControlLog
-from pipeline.reshard.resharder import finish_pending
+from pipeline.reshard.resharder import Finisher
 from pipeline.schema.value_schema import load_schema
 
 log = logging.getLogger("headrace.consume")
@@ -74,7 +74,7 @@ class Consumer:
             group,
             self._control,
             unpacker,
-            finish_pending(config.connection),
+            Finisher(config.connection, registry),
             start=begin,
             protocol=group_protocol,
         )

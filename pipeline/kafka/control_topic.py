@@ -19,7 +19,7 @@ class ControlTopic:
 
     def __init__(self, connection: Connection, topic: str) -> None:
         self.topic = topic
-        self._reader = LogReader(connection, topic, 0)
+        self._reader = LogReader(connection, topic, 0, follow=True)
         self._writer = Writer(connection)
 
     def bounds(self, timeout_s: float) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from pipeline.kafka.bounds import partition_bounds
 from pipeline.kafka.settings import reader_settings
 from pipeline.kafka.translate import translate
 
+SCAN_WAIT_MS = 5  # a fetch that waits for news holds up whatever is asked next on its connection
+
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
@@ -27,17 +29,34 @@ class LogEntry:
 
 
 class LogReader:
-    """A position in one partition. Not thread-safe; ``close`` it."""
+    """A position in one partition, and then in another (``turn_to``): making a client costs more than what it reads.
+    Not thread-safe; ``close`` it.
 
-    def __init__(self, connection: Connection, topic: str, partition: int) -> None:
+    With ``follow`` it goes on fetching between reads, so that news come at once; else it rests."""
+
+    def __init__(self, connection: Connection, topic: str, partition: int, *, follow: bool = False) -> None:
         self._bootstrap = connection.bootstrap
         self._place = TopicPartition(topic, partition)
-        self._consumer = Consumer(reader_settings(connection))
+        self._settings = reader_settings(connection) | ({} if follow else {"fetch.wait.max.ms": SCAN_WAIT_MS})
+        self._follow = follow
+        self._consumer = Consumer(self._settings)
+        self._asker: Consumer | None = None
+        self._fetching = False
         self._position: int | None = None
+
+    def turn_to(self, topic: str, partition: int) -> None:
+        """Read another partition from now on."""
+        if (self._place.topic, self._place.partition) != (topic, partition):
+            self._place = TopicPartition(topic, partition)
+            self._position = None
 
     def bounds(self, timeout_s: float) -> tuple[int, int]:
         """(first offset kept, end offset), asked of the partition's leader now."""
-        return partition_bounds(self._consumer, (self._place.topic, self._place.partition), self._bootstrap, timeout_s)
+        if self._fetching and self._asker is None:
+            # A broker answers one request of a connection at a time: behind a fetch that waits for news, a question waits.
+            self._asker = Consumer(self._settings)
+        place = self._place.topic, self._place.partition
+        return partition_bounds(self._asker or self._consumer, place, self._bootstrap, timeout_s)
 
     def read(self, start: int, end: int, timeout_s: float) -> Iterator[LogEntry]:
         """The messages from offset ``start`` on, in order, at least up to offset ``end``: what came with them is given too.
@@ -47,7 +66,7 @@ class LogReader:
             return
         if self._position != start:
             self._consumer.assign([TopicPartition(self._place.topic, self._place.partition, start)])
-            self._position = start
+            self._position, self._fetching = start, True
         deadline = time.monotonic() + timeout_s
         while self._position < end:
             # consume(n, t) waits the whole t for n messages; so wait for one, and take what came with it.
@@ -71,9 +90,14 @@ class LogReader:
                     f"could not read {self._place.topic} up to offset {end}: nothing came from {self._bootstrap} "
                     f"for {timeout_s:g} s (at {self._position})"
                 )
+        if not self._follow:
+            self._consumer.unassign()
+            self._position, self._fetching = None, False
 
     def close(self) -> None:
         self._consumer.close()
+        if self._asker is not None:
+            self._asker.close()
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

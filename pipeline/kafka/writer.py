@@ -22,6 +22,7 @@ class Writer:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._producer: Producer | None = None
+        self._known: set[tuple[str, int]] = set()
 
     def write(
         self,
@@ -47,10 +48,13 @@ class Writer:
             else:
                 outcome.append(None if offset is None or offset < 0 else offset)
 
-        producer = self._producer or Producer(writer_settings(self._connection))
+        producer = self._producer
         self._producer = None  # only a client without an open write is kept
+        if producer is None:
+            producer, self._known = Producer(writer_settings(self._connection)), set()
         try:
-            producer.list_topics(topic, timeout=timeout_s)  # a partition that is new has to be known before it is named
+            if (topic, partition) not in self._known:  # a partition that is new has to be known before it is named
+                producer.list_topics(topic, timeout=timeout_s)
             producer.produce(
                 topic, value=value, key=key, partition=partition, headers=list(headers), on_delivery=delivered
             )
@@ -67,6 +71,7 @@ class Writer:
         if isinstance(outcome[0], HeadraceError):
             raise outcome[0]
         self._producer = producer
+        self._known.add((topic, partition))
         return outcome[0]
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
 from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats, now_ms
 from pipeline.reshard.control_log import ControlLog, create_stream
-from pipeline.reshard.resharder import finish_pending
+from pipeline.reshard.resharder import Finisher
 from pipeline.schema.encode import EntryEncoder
 from pipeline.schema.envelope import envelope_text
 from pipeline.schema.value_schema import load_schema
@@ -71,7 +71,7 @@ class Producer:
         self._timeout_s = settings.producer.put_timeout_s
         self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
-        self._settle = SettleLoop(state, control, self.name, self.incarnation, finish_pending(config.connection))
+        self._settle = SettleLoop(state, control, self.name, self.incarnation, Finisher(config.connection, self._registry))
         self._closed = False
         self._send.start()
         self._settle.start()

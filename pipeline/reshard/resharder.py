@@ -13,10 +13,11 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 from pipeline.config import Connection, StreamConfig
 from pipeline.errors import HeadraceError, ReshardRefusedError, RetryableError, UnknownStreamError
-from pipeline.kafka.markers import end_offset, find_end, write_end
+from pipeline.kafka.markers import Markers
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
 from pipeline.model.shards import ABORT, COMMIT, PREPARE, Place, Reshard, Shard, ShardMap, ShardState, shard_event
@@ -42,53 +43,172 @@ class Resharded:
 Ranges = Callable[[ShardMap], tuple[list[Shard], list[tuple[int, int]]]]
 
 
-def split(connection: Connection, stream: StreamConfig, shard: str, at: int | None = None) -> Resharded:
-    """Split a shard at hash key ``at``: one child gets [low, at), the other [at, high); default: the middle of the range.
+class Resharder:
+    """Reshards one stream, any number of times over the same connections. Not thread-safe; ``close`` it.
 
-    Returns when the split is committed: producers and consumers follow on their own. Raises ReshardRefusedError where
-    the shard is not open, ``at`` is not inside it, or the stream has ``partitions_max`` partitions.
+    Every call returns when the reshard is committed: producers and consumers follow on their own.
     """
 
-    def ranges(shard_map: ShardMap) -> tuple[list[Shard], list[tuple[int, int]]]:
-        parent = _open_shard(shard_map, shard, stream.name)
-        middle = (parent.low + parent.high) // 2 if at is None else at
-        if not parent.low < middle < parent.high:
-            raise ReshardRefusedError(
-                f"shard {shard} holds the hash keys [{parent.low}, {parent.high}): it cannot be split at {middle}"
+    def __init__(self, connection: Connection, stream: StreamConfig) -> None:
+        """Raises what ControlLog does."""
+        self._stream = stream
+        self._topics = Topics(connection)
+        self._control = ControlLog(connection, stream, self._topics)
+        self._finisher = Finisher(connection)
+
+    def split(self, shard: str, at: int | None = None) -> Resharded:
+        """Split a shard at hash key ``at``: one child gets [low, at), the other [at, high); default: the middle of the range.
+
+        Raises ReshardRefusedError where the shard is not open, ``at`` is not inside it, or the stream has
+        ``partitions_max`` partitions.
+        """
+
+        def ranges(shard_map: ShardMap) -> tuple[list[Shard], list[tuple[int, int]]]:
+            parent = _open_shard(shard_map, shard, self._stream.name)
+            middle = (parent.low + parent.high) // 2 if at is None else at
+            if not parent.low < middle < parent.high:
+                raise ReshardRefusedError(
+                    f"shard {shard} holds the hash keys [{parent.low}, {parent.high}): it cannot be split at {middle}"
+                )
+            return [parent], [(parent.low, middle), (middle, parent.high)]
+
+        return self._reshard(ranges)
+
+    def merge(self, first: str, second: str) -> Resharded:
+        """Merge two neighbouring shards into one, in a new partition. Raises as ``split`` does."""
+
+        def ranges(shard_map: ShardMap) -> tuple[list[Shard], list[tuple[int, int]]]:
+            parents = sorted((_open_shard(shard_map, s, self._stream.name) for s in (first, second)), key=lambda s: s.low)
+            if first == second or parents[0].high != parents[1].low:
+                raise ReshardRefusedError(f"shards {first} and {second} are not neighbours: their hash keys do not touch")
+            return parents, [(parents[0].low, parents[1].high)]
+
+        return self._reshard(ranges)
+
+    @property
+    def map(self) -> ShardMap:
+        """The shard map after the last call."""
+        return self._control.map
+
+    def close(self) -> None:
+        self._finisher.close()
+        self._control.close()
+
+    def __enter__(self) -> Resharder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _reshard(self, ranges: Ranges) -> Resharded:
+        control, markers = self._control, self._finisher.markers
+        control.check_topic_ids()
+        for _ in range(TRIES):
+            shard_map = control.barrier()
+            if shard_map.pending:
+                self._finisher(control)
+                shard_map = control.barrier()
+            parents, bounds = ranges(shard_map)
+            children = self._children(shard_map, parents, bounds)
+            name = uuid.uuid4().hex
+            shard_map = control.append(
+                {
+                    "type": PREPARE,
+                    "reshard": name,
+                    "parents": [parent.id for parent in parents],
+                    "children": [shard_event(child) for child in children],
+                    "scan_from": {parent.id: markers.end_offset(parent.place, TIMEOUT_S) for parent in parents},
+                }
             )
-        return [parent], [(parent.low, middle), (middle, parent.high)]
+            if name in shard_map.pending:
+                reshard = shard_map.pending[name]
+                return _outcome(self._finisher.seal_and_commit(control, reshard, new=True), reshard)
+        raise ReshardRefusedError(f"another reshard of stream {self._stream.name} was first, {TRIES} times over: try again")
 
-    return _reshard(connection, stream, ranges)
+    def _children(
+        self, shard_map: ShardMap, parents: Sequence[Shard], bounds: Sequence[tuple[int, int]]
+    ) -> list[Shard]:
+        """Name the children and find a place for each: the first child of a split stays in its parent's partition, every
+        other gets one that was never used."""
+        places: list[Place] = [parents[0].place] if len(parents) == 1 else []
+        places += self._fresh_places(shard_map, len(bounds) - len(places))
+        number = 1 + max(int(shard.id[1:]) for shard in shard_map.shards.values() if shard.id[1:].isdigit())
+        return [
+            Shard(f"s{number + index}", low, high, *place)
+            for index, ((low, high), place) in enumerate(zip(bounds, places, strict=True))
+        ]
+
+    def _fresh_places(self, shard_map: ShardMap, count: int) -> list[Place]:
+        topic = self._stream.topic
+        described = self._topics.describe(topic)
+        if described is None:
+            raise UnknownStreamError(f"topic {topic} is gone: stream {self._stream.name} cannot be resharded")
+        found: list[Place] = []
+        used = shard_map.places
+        partition = 0
+        while len(found) < count:
+            place = topic, partition
+            if partition >= described.partitions:
+                if partition >= self._stream.partitions_max:
+                    raise ReshardRefusedError(
+                        f"stream {self._stream.name} has {described.partitions} partitions and may have "
+                        f"{self._stream.partitions_max} (partitions_max): each reshard uses one more and Kafka takes none back. "
+                        "Raise the limit"
+                    )
+                self._topics.set_partitions(topic, partition + 1)
+            # One that another tool added and wrote to is passed over: it is not empty.
+            if place not in used and (
+                partition >= described.partitions or self._finisher.markers.end_offset(place, TIMEOUT_S) == 0
+            ):
+                found.append(place)
+            partition += 1
+        return found
 
 
-def merge(connection: Connection, stream: StreamConfig, first: str, second: str) -> Resharded:
-    """Merge two neighbouring shards into one, in a new partition. Returns and raises as ``split`` does."""
+class Finisher:
+    """Finishes every pending reshard of a control log, or aborts one whose parents cannot be written; for producers and
+    readers that meet one. Holds no connection between calls. Not thread-safe."""
 
-    def ranges(shard_map: ShardMap) -> tuple[list[Shard], list[tuple[int, int]]]:
-        parents = sorted((_open_shard(shard_map, s, stream.name) for s in (first, second)), key=lambda s: s.low)
-        if first == second or parents[0].high != parents[1].low:
-            raise ReshardRefusedError(f"shards {first} and {second} are not neighbours: their hash keys do not touch")
-        return parents, [(parents[0].low, parents[1].high)]
+    def __init__(self, connection: Connection, registry: RegistryClient | None = None) -> None:
+        self.markers = Markers(connection)
+        self._connection = connection
+        self._registry = registry
 
-    return _reshard(connection, stream, ranges)
-
-
-def finish_pending(connection: Connection) -> Callable[[ControlLog], None]:
-    """A function that finishes every pending reshard of a control log, or aborts one whose parents cannot be written.
-    For producers and readers that meet one."""
-    registry = RegistryClient(connection)
-
-    def finish(control: ControlLog) -> None:
+    def __call__(self, control: ControlLog) -> None:
+        """Logs what stays pending: somebody may have more luck."""
         for reshard in list(control.map.pending.values()):
             try:
-                _seal_and_commit(connection, control, reshard, registry)
+                self.seal_and_commit(control, reshard)
             except UnknownStreamError as error:
                 log.warning("aborting reshard %s: %s", reshard.id, error)
                 control.append({"type": ABORT, "reshard": reshard.id})
             except RetryableError as error:
                 log.warning("reshard %s stays pending: %s", reshard.id, error)
+        self.markers.close()  # it is rare: no connection is kept for it
 
-    return finish
+    def seal_and_commit(self, control: ControlLog, reshard: Reshard, *, new: bool = False) -> ShardMap:
+        """END into each parent where there is none yet (in a ``new`` one there is none), then COMMIT with the first of each."""
+        seals: dict[str, int] = {}
+        for parent_id in reshard.parents:
+            place = control.map.shards[parent_id].place
+            start = reshard.scan_from[parent_id]
+            found = None if new else self.markers.find_end(place, parent_id, reshard.id, start, TIMEOUT_S)
+            if found is None:
+                self.markers.write_end(place, parent_id, reshard.id, self._end_value(control.stream.subject), TIMEOUT_S)
+                found = self.markers.find_end(place, parent_id, reshard.id, start, TIMEOUT_S)
+            if found is None:
+                raise RetryableError(f"the END of shard {parent_id} was written and is not found yet")
+            seals[parent_id] = found
+        return control.append({"type": COMMIT, "reshard": reshard.id, "seals": seals})
+
+    def close(self) -> None:
+        self.markers.close()
+
+    def _end_value(self, subject: str) -> bytes:
+        """An aggregate without records, so that any client of the topic can read it."""
+        self._registry = self._registry or RegistryClient(self._connection)
+        latest = self._registry.latest(subject)
+        return frame(latest[0], EMPTY_AGGREGATE) if latest else b""
 
 
 def _open_shard(shard_map: ShardMap, shard_id: str, stream: str) -> Shard:
@@ -100,52 +220,6 @@ def _open_shard(shard_map: ShardMap, shard_id: str, stream: str) -> Shard:
     return shard
 
 
-def _reshard(connection: Connection, stream: StreamConfig, ranges: Ranges) -> Resharded:
-    topics = Topics(connection)
-    registry = RegistryClient(connection)
-    with ControlLog(connection, stream, topics) as control:
-        control.check_topic_ids()
-        for _ in range(TRIES):
-            shard_map = control.barrier()
-            if shard_map.pending:
-                finish_pending(connection)(control)
-                shard_map = control.barrier()
-            parents, bounds = ranges(shard_map)
-            children = _children(connection, topics, stream, shard_map, parents, bounds)
-            name = uuid.uuid4().hex
-            shard_map = control.append(
-                {
-                    "type": PREPARE,
-                    "reshard": name,
-                    "parents": [parent.id for parent in parents],
-                    "children": [shard_event(child) for child in children],
-                    "scan_from": {p.id: end_offset(connection, p.place, TIMEOUT_S) for p in parents},
-                }
-            )
-            if name in shard_map.pending:
-                reshard = shard_map.pending[name]
-                shard_map = _seal_and_commit(connection, control, reshard, registry)
-                return _outcome(shard_map, reshard)
-        raise ReshardRefusedError(f"another reshard of stream {stream.name} was first, {TRIES} times over: try again")
-
-
-def _seal_and_commit(connection: Connection, control: ControlLog, reshard: Reshard, registry: RegistryClient) -> ShardMap:
-    seals: dict[str, int] = {}
-    for parent_id in reshard.parents:
-        place = control.map.shards[parent_id].place
-        start = reshard.scan_from[parent_id]
-        found = find_end(connection, place, parent_id, reshard.id, start, TIMEOUT_S)
-        if found is None:
-            latest = registry.latest(control.stream.subject)
-            value = frame(latest[0], EMPTY_AGGREGATE) if latest else b""
-            write_end(connection, place, parent_id, reshard.id, value, TIMEOUT_S)
-            found = find_end(connection, place, parent_id, reshard.id, start, TIMEOUT_S)
-        if found is None:
-            raise RetryableError(f"the END of shard {parent_id} was written and is not found yet")
-        seals[parent_id] = found
-    return control.append({"type": COMMIT, "reshard": reshard.id, "seals": seals})
-
-
 def _outcome(shard_map: ShardMap, reshard: Reshard) -> Resharded:
     """Somebody else may have finished, or aborted, what we prepared."""
     seals = {parent: shard_map.shards[parent].seal for parent in reshard.parents}
@@ -155,50 +229,4 @@ def _outcome(shard_map: ShardMap, reshard: Reshard) -> Resharded:
     return Resharded(reshard.id, reshard.parents, children, {p: s for p, s in seals.items() if s is not None})
 
 
-def _children(
-    connection: Connection,
-    topics: Topics,
-    stream: StreamConfig,
-    shard_map: ShardMap,
-    parents: Sequence[Shard],
-    bounds: Sequence[tuple[int, int]],
-) -> list[Shard]:
-    """Name the children and find a place for each: the first child of a split stays in its parent's partition, every
-    other gets one that was never used."""
-    places: list[Place] = [parents[0].place] if len(parents) == 1 else []
-    places += _fresh_places(connection, topics, stream, shard_map, len(bounds) - len(places))
-    number = 1 + max(int(shard.id[1:]) for shard in shard_map.shards.values() if shard.id[1:].isdigit())
-    return [
-        Shard(f"s{number + index}", low, high, *place)
-        for index, ((low, high), place) in enumerate(zip(bounds, places, strict=True))
-    ]
-
-
-def _fresh_places(
-    connection: Connection, topics: Topics, stream: StreamConfig, shard_map: ShardMap, count: int
-) -> list[Place]:
-    topic = stream.topic
-    described = topics.describe(topic)
-    if described is None:
-        raise UnknownStreamError(f"topic {topic} is gone: stream {stream.name} cannot be resharded")
-    found: list[Place] = []
-    partition = 0
-    while len(found) < count:
-        place = topic, partition
-        if partition >= described.partitions:
-            if partition >= stream.partitions_max:
-                raise ReshardRefusedError(
-                    f"stream {stream.name} has {described.partitions} partitions and may have {stream.partitions_max} "
-                    "(partitions_max): each reshard uses one more and Kafka takes none back. Raise the limit, or roll over"
-                )
-            topics.set_partitions(topic, partition + 1)
-        # One that another tool added and wrote to is passed over: it is not empty.
-        if place not in shard_map.places and (
-            partition >= described.partitions or end_offset(connection, place, TIMEOUT_S) == 0
-        ):
-            found.append(place)
-        partition += 1
-    return found
-
-
-__all__ = ["HeadraceError", "Resharded", "finish_pending", "merge", "split"]
+__all__ = ["Finisher", "HeadraceError", "Resharded", "Resharder"]

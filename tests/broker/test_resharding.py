@@ -13,7 +13,7 @@ from confluent_kafka import Producer as PlainProducer
 
 from pipeline import Consumer, Producer, reshard, rewind
 from pipeline.errors import ControlLogError, ReshardRefusedError, StopError, StreamConflictError, UpgradeRequiredError
-from pipeline.kafka.markers import end_offset
+from pipeline.kafka.markers import Markers
 from pipeline.kafka.topics import Topics
 from pipeline.model.shards import PREPARE, Shard, shard_event
 from pipeline.reshard.control_log import ControlLog
@@ -124,7 +124,7 @@ def prepare(config: Any, stream: str, control: ControlLog) -> None:
     root = control.map.shards["s0"]
     middle = (root.low + root.high) // 2
     children = [Shard("s1", root.low, middle, stream, 0), Shard("s2", middle, root.high, stream, 1)]
-    scan_from = {"s0": end_offset(config.connection, (stream, 0), 10)}
+    scan_from = {"s0": Markers(config.connection).end_offset((stream, 0), 10)}
     event = {
         "type": PREPARE,
         "reshard": "dead",
