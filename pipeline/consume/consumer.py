@@ -27,6 +27,7 @@ from pipeline.errors import ClosedError, ConfigError, RetryableError
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.model.record import Record
 from pipeline.model.shards import ShardMap
+from pipeline.observe.endpoint import serve
 from pipeline.reshard.control_log import ControlLog
 from pipeline.reshard.resharder import Finisher
 from pipeline.schema.value_schema import load_schema
@@ -78,6 +79,7 @@ class Consumer:
             start=begin,
             protocol=group_protocol,
         )
+        serve(config, "consumer")
         self._dead: DeadLetters | None = None
         self._pending: Unpacked | None = None
         self._committed_at = time.monotonic()

@@ -22,6 +22,7 @@ from pipeline.errors import BrokerUnavailableError, ClosedError, ConfigError, Re
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE
+from pipeline.observe.endpoint import serve
 from pipeline.produce.receipt import PendingReceipt
 from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
@@ -73,6 +74,7 @@ class Producer:
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
         self._settle = SettleLoop(state, control, self.name, self.incarnation, Finisher(config.connection, self._registry))
         self._closed = False
+        serve(config, "producer")
         self._send.start()
         self._settle.start()
 
