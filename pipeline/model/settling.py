@@ -207,6 +207,11 @@ class Settling:
         return not self._orphans and not any(lane.sent or lane.ready for lane in self._lanes.values())
 
     @property
+    def has_ready(self) -> bool:
+        """Whether something waits to be sent; ``take_sendable`` tells whether it may be."""
+        return bool(self._orphans) or any(lane.ready for lane in self._lanes.values())
+
+    @property
     def waits_for_barrier(self) -> bool:
         """Whether a delivered parcel waits to be settled."""
         return any(sent.reported is not None for lane in self._lanes.values() for sent in lane.sent)

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from pipeline.errors import HeadraceError
+from pipeline.schema.entry import entry_hash_key
+from pipeline.schema.varint import RELATIVE, unzigzag
+
+if TYPE_CHECKING:
+    from pipeline.produce.receipt import Settled
 
 
 class State(Enum):
@@ -20,86 +26,114 @@ class State(Enum):
 
 
 class WaitingRecord:
-    """A record taken out of an aggregate that its shard did not take; ``body`` is its encoded entry after ``seq``."""
+    """A record taken out of an aggregate that its shard did not take; ``body`` is its encoded entry after ``seq``.
+    ``hashed`` is the hash key that its caller gave instead of its key's own."""
 
-    __slots__ = ("body", "hash_key", "index", "origin", "seq")
+    __slots__ = ("body", "hash_key", "hashed", "index", "origin", "seq")
 
-    def __init__(self, seq: int, hash_key: int, body: bytes, origin: Aggregate, index: int) -> None:
+    def __init__(self, seq: int, hashed: int | None, body: bytes, origin: Aggregate, index: int) -> None:
         self.seq = seq
-        self.hash_key = hash_key
+        self.hash_key = entry_hash_key(body) if hashed is None else hashed
+        self.hashed = hashed
         self.body = body
         self.origin = origin
         self.index = index
 
 
 class Aggregate:
-    """Records of one shard in sequence order. Owned by its producer's lock."""
+    """Records of one shard in sequence order. Owned by its producer's lock.
+
+    ``parts`` holds two byte strings a record, as they stand in the message: its sequence counted from ``first_seq``, and its
+    entry. ``put`` appends to it by hand (producer.py): a call for each record would be felt there.
+    """
 
     __slots__ = (
+        "_hashed",
         "_moved_to",
-        "bodies",
+        "_relative",
         "created_ms",
         "error",
-        "hash_keys",
+        "first_seq",
         "offset",
+        "parts",
         "previous_seq",
-        "seqs",
+        "sent_ms",
+        "settled",
         "shard",
         "size_bytes",
         "state",
     )
 
-    def __init__(self, shard: str, created_ms: int) -> None:
+    def __init__(self, shard: str, created_ms: int, settled: Settled | None = None) -> None:
         self.shard = shard
         self.created_ms = created_ms
-        self.seqs: list[int] = []
-        self.hash_keys: list[int] = []
-        self.bodies: list[bytes] = []
-        self.size_bytes = 0
+        self.settled = settled
+        self.first_seq = 0
+        self.parts: list[bytes] = []
+        self.size_bytes = 0  # of the entries
         self.previous_seq: int | None = None  # of the stamp; set when first handed over, kept when sent again
+        self.sent_ms: int | None = None  # when it was last handed over
         self.state = State.WAITING
         self.offset: int | None = None
         self.error: HeadraceError | None = None
+        self._hashed: dict[int, int] = {}  # by index, only where the caller gave the hash key
+        self._relative: list[bytes] = []  # what is left of ``parts`` after the acknowledgement
         self._moved_to: list[tuple[Aggregate, int]] = []
 
-    def append(self, seq: int, hash_key: int, body: bytes) -> int:
-        """Add a record; returns its index."""
-        index = len(self.seqs)
-        self.seqs.append(seq)
-        self.hash_keys.append(hash_key)
-        self.bodies.append(body)
+    def append(self, seq: int, hashed: int | None, body: bytes) -> int:
+        """Add a record; returns its index. ``hashed`` is a hash key given by the caller."""
+        index = len(self.parts) >> 1
+        if not index:
+            self.first_seq = seq
+        self.parts += (RELATIVE[seq - self.first_seq], body)
+        if hashed is not None:
+            self._hashed[index] = hashed
         self.size_bytes += len(body)
         return index
 
     @property
     def count(self) -> int:
-        return len(self.seqs)
-
-    @property
-    def first_seq(self) -> int:
-        return self.seqs[0]
+        return len(self.parts) >> 1 or len(self._relative)
 
     @property
     def last_seq(self) -> int:
-        return self.seqs[-1]
+        return self.first_seq + unzigzag(self._relatives()[-1])
 
-    def entries(self) -> list[tuple[int, bytes]]:
-        """(sequence relative to the first, encoded entry after it), as the envelope carries them."""
-        first = self.seqs[0]
-        return [(seq - first, body) for seq, body in zip(self.seqs, self.bodies, strict=True)]
+    @property
+    def seqs(self) -> list[int]:
+        """The sequences of its records."""
+        return [self.first_seq + unzigzag(raw) for raw in self._relatives()]
+
+    def seq_at(self, index: int) -> int:
+        return self.first_seq + unzigzag(self.parts[2 * index] if self.parts else self._relative[index])
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The encoded entries of its records; none once it is acknowledged."""
+        return self.parts[1::2]
+
+    @property
+    def hash_keys(self) -> list[int]:
+        """Where its records stand in the hash space."""
+        return [
+            self._hashed[index] if index in self._hashed else entry_hash_key(body) for index, body in enumerate(self.bodies)
+        ]
 
     def records(self) -> Sequence[WaitingRecord]:
         """Take the records out; they will stand elsewhere (see ``take_in``)."""
         self._moved_to = [(self, index) for index in range(self.count)]
         self.state = State.MOVED
         return [
-            WaitingRecord(seq, hash_key, body, self, index)
-            for index, (seq, hash_key, body) in enumerate(zip(self.seqs, self.hash_keys, self.bodies, strict=True))
+            WaitingRecord(seq, self._hashed.get(index), body, self, index)
+            for index, (seq, body) in enumerate(zip(self.seqs, self.bodies, strict=True))
         ]
 
     def take_in(self, record: WaitingRecord) -> None:
         """Add a record that was taken out of another aggregate, and leave word there."""
-        index = self.append(record.seq, record.hash_key, record.body)
+        if not self.parts:
+            self.created_ms = record.origin.created_ms
+            self.settled = record.origin.settled
+        index = self.append(record.seq, record.hashed, record.body)
         record.origin._moved_to[record.index] = (self, index)
 
     def resolve(self, index: int) -> tuple[Aggregate, int]:
@@ -114,9 +148,17 @@ class Aggregate:
 
     def fail(self, error: HeadraceError) -> None:
         self.state, self.error = State.FAILED, error
+        self._let_go()
 
     def acknowledge(self, offset: int | None) -> None:
         """It is in the stream: the encoded records are not needed any more."""
         self.state, self.offset = State.ACKNOWLEDGED, offset
-        self.bodies = []
-        self.hash_keys = []
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._relative = self._relatives()
+        self.parts = []
+        self._hashed = {}
+
+    def _relatives(self) -> list[bytes]:
+        return self.parts[::2] if self.parts else self._relative

@@ -12,6 +12,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from time import time_ns
 from types import TracebackType
 from typing import Any
 
@@ -26,12 +28,13 @@ from pipeline.observe.endpoint import serve
 from pipeline.produce.receipt import PendingReceipt
 from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
-from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats, now_ms
+from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats
 from pipeline.reshard.control_log import ControlLog, create_stream
 from pipeline.reshard.resharder import Finisher
 from pipeline.schema.encode import EntryEncoder
 from pipeline.schema.envelope import envelope_text
 from pipeline.schema.value_schema import load_schema
+from pipeline.schema.varint import RELATIVE
 
 ENVELOPE_BYTES_MAX = 64  # frame, array counts and relative sequence of a record that goes alone
 INCARNATION_SHIFT = 40  # a named producer's own sequences start at incarnation << 40: they rise from start to start
@@ -67,8 +70,11 @@ class Producer:
         self._named = name is not None
         self._by_position: bool | None = None
         self._state = state = ProducerState(settings, control.map)
-        state.next_seq = self.incarnation << INCARNATION_SHIFT
-        self._last_put_seq = -1
+        state.locked_begin_at(self.incarnation << INCARNATION_SHIFT)
+        self._first_seq = state.next_seq
+        self._lock, self._lanes = state.lock, state.lanes
+        self._bytes_max = state.packer.bytes_max
+        self._parts_max = 2 * (state.packer.records_max - 1)  # the record that fills an aggregate goes the long way
         self._timeout_s = settings.producer.put_timeout_s
         self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
@@ -100,18 +106,25 @@ class Producer:
         Raises SchemaMismatchError, RecordTooLargeError, BufferFullError, ClosedError, or what stopped the producer; the
         record was not taken then, and nothing else is affected.
         """
-        body = self._encode(key, id, 0, now_ms(), headers, value)
-        if len(body) > self._record_bytes_max:
-            raise RecordTooLargeError(len(body), self._record_bytes_max)
-        if hash_key is not None and not 0 <= hash_key < HASH_SPACE:
-            raise ValueError(f"hash_key has to be in [0, 2**64), not {hash_key}")
+        body = self._encode(key, id, 0, time_ns() // 1_000_000, headers, value)
         state = self._state
-        with state.lock:
-            self._check_position(position)
-            state.locked_take(
-                len(body) + RECORD_OVERHEAD_BYTES, 1, self._timeout_s if timeout is None else timeout
-            )
-            return self._locked_put(key, hash_key, body, position)
+        with self._lock:
+            lane = self._lanes.get(key)
+            if lane is not None and position is hash_key is None:
+                # Most records end here: there is room, and their shard's aggregate is open. The same as locked_put does.
+                aggregate = lane.open
+                size_bytes = aggregate.size_bytes + len(body)
+                parts = aggregate.parts
+                seq = state.next_seq
+                free_bytes = state.free_bytes - len(body) - RECORD_OVERHEAD_BYTES
+                if size_bytes < self._bytes_max and len(parts) < self._parts_max and free_bytes >= 0 and seq < state.full_seq:
+                    receipt = PendingReceipt((aggregate, len(parts) >> 1))
+                    parts += (RELATIVE[seq - aggregate.first_seq], body)
+                    aggregate.size_bytes = size_bytes
+                    state.free_bytes = free_bytes
+                    state.next_seq = seq + 1
+                    return receipt
+            return self._locked_put(key, hash_key, body, position, self._timeout_s if timeout is None else timeout)
 
     def put_many(
         self,
@@ -156,7 +169,7 @@ class Producer:
                         f"{state.buffered_records:,} records were not acknowledged within {timeout:g} s; they are still on "
                         "their way: flush again, or check the broker (`headrace status`)"
                     )
-                state.settled.condition.wait(left)
+                state.settled.locked_wait(left)
 
     def close(self, timeout: float = 30.0) -> None:
         """Flush for at most ``timeout`` seconds and stop. Receipts still open then fail with ClosedError: their records may
@@ -174,7 +187,7 @@ class Producer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the receipts have to resolve before it goes on
             problem = error
         with state.lock:
-            state.closing = True
+            state.locked_close()
             if problem is not None or state.failure is not None:
                 state.locked_stop(ClosedError(f"closed before the broker acknowledged ({problem}): the outcome is unknown"))
             state.work.notify_all()
@@ -202,33 +215,46 @@ class Producer:
 
     @property
     def stats(self) -> ProducerStats:
-        """Counters since the start; read without the lock."""
-        return self._state.stats
+        """Counters since the start."""
+        state = self._state
+        with state.lock:
+            stats = state.stats
+            stats.records_put = stats.records_acknowledged + stats.records_failed + state.buffered_records
+            return replace(stats)
+
+    @property
+    def _last_put_seq(self) -> int:
+        return self._state.next_seq - 1 if self._state.next_seq > self._first_seq else -1
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _locked_put(self, key: str, hash_key: int | None, body: bytes, position: int | None) -> PendingReceipt:
+    def _locked_put(
+        self, key: str, hashed: int | None, body: bytes, position: int | None, timeout_s: float
+    ) -> PendingReceipt:
+        """``put`` with every check and every rare case."""
+        if len(body) > self._record_bytes_max:
+            raise RecordTooLargeError(len(body), self._record_bytes_max)
+        if hashed is not None and not 0 <= hashed < HASH_SPACE:
+            raise ValueError(f"hash_key has to be in [0, 2**64), not {hashed}")
         state = self._state
-        seq = state.next_seq if position is None else position
-        hashed, shard = state.router.route(key) if hash_key is None else state.router.route_hash(hash_key)
-        aggregate, index, sealed = state.packer.add(shard, seq, hashed, body, now_ms())
-        state.next_seq = seq + 1
-        self._last_put_seq = seq
-        state.stats.records_put += 1
-        if sealed:
-            state.locked_enqueue(sealed)
-        elif index == 0:
-            state.work.notify()
-        return PendingReceipt(aggregate, index, state.settled)
+        self._check_position(position)
+        state.locked_wait_for_room(len(body) + RECORD_OVERHEAD_BYTES, 1, timeout_s)
+        self._check_position(position)  # again: the wait gave the lock away
+        if position is None and hashed is None:
+            state.locked_remember(key)
+        return PendingReceipt(state.locked_put(key, hashed, body, state.next_seq if position is None else position))
 
     def _check_position(self, position: int | None) -> None:
         if self._by_position is None:
             if position is not None and not self._named:
                 raise ValueError("position= needs a named producer, Producer(stream, name=…): it has to outlive a restart")
             self._by_position = position is not None
+            if self._by_position:
+                self._first_seq = 0
+                self._state.locked_begin_at(0)
         if self._by_position != (position is not None):
             raise ValueError("give every record of a producer a position, or none: their sequences would overlap")
-        if position is not None and not self._last_put_seq < position <= MAX_SEQ:
+        if position is not None and not self._state.next_seq <= position <= MAX_SEQ:
             raise ValueError(f"positions have to rise: {position} after {self._last_put_seq}")
 
 

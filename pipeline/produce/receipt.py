@@ -1,4 +1,4 @@
-"""What ``put`` returns at once: a slot that points into an aggregate. No Future per record: those are too dear."""
+"""What ``put`` returns at once: a pair that points into an aggregate. No Future per record: those are too dear."""
 
 from __future__ import annotations
 
@@ -12,24 +12,33 @@ from pipeline.produce.aggregate import Aggregate, State
 
 
 class Settled:
-    """What all pending receipts of one producer share: the condition they wait on, and the newest shard map."""
+    """What all pending receipts of one producer share: the condition they wait on, and the newest shard map.
 
-    __slots__ = ("condition", "shard_map")
+    ``urgent`` counts who waits right now; the settler takes its time only while nobody does."""
 
-    def __init__(self, condition: Condition, shard_map: ShardMap) -> None:
+    __slots__ = ("condition", "hurry", "shard_map", "urgent")
+
+    def __init__(self, condition: Condition, hurry: Condition, shard_map: ShardMap) -> None:
         self.condition = condition
+        self.hurry = hurry  # of the same lock
         self.shard_map = shard_map
+        self.urgent = 0
+
+    def locked_wait(self, timeout_s: float | None, condition: Condition | None = None) -> None:
+        """Wait for something to be settled, and let the settler know that somebody does."""
+        self.urgent += 1
+        self.hurry.notify()
+        try:
+            (condition or self.condition).wait(timeout_s)
+        finally:
+            self.urgent -= 1
 
 
-class PendingReceipt:
+class PendingReceipt(tuple[Aggregate, int]):
     """A record on its way. Resolves once: to a Receipt, or to an error. Safe from any thread."""
 
-    __slots__ = ("_aggregate", "_index", "_settled")
-
-    def __init__(self, aggregate: Aggregate, index: int, settled: Settled) -> None:
-        self._aggregate = aggregate
-        self._index = index
-        self._settled = settled
+    # A tuple of (aggregate, index), since one is made for each record, and nothing else is made as fast.
+    __slots__ = ()
 
     def done(self) -> bool:
         """Whether ``result`` returns or raises at once."""
@@ -43,7 +52,8 @@ class PendingReceipt:
         and a later call may succeed.
         """
         deadline = None if timeout is None else monotonic() + timeout
-        with self._settled.condition:
+        settled = self._settled
+        with settled.condition:
             while True:
                 aggregate, index = self._where()
                 if aggregate.state is State.ACKNOWLEDGED:
@@ -56,13 +66,19 @@ class PendingReceipt:
                         f"the record was not acknowledged within {timeout:g} s; it is still on its way: wait on, or check the "
                         "broker (`headrace status`)"
                     )
-                self._settled.condition.wait(left)
+                settled.locked_wait(left)
+
+    @property
+    def _settled(self) -> Settled:
+        settled = self[0].settled
+        if settled is None:
+            raise InvariantError("a receipt of an aggregate without a producer")
+        return settled
 
     def _where(self) -> tuple[Aggregate, int]:
-        self._aggregate, self._index = self._aggregate.resolve(self._index)
-        return self._aggregate, self._index
+        return self[0].resolve(self[1])
 
     def _receipt(self, aggregate: Aggregate, index: int) -> Receipt:
         shard = self._settled.shard_map.shards[aggregate.shard]
         order = None if aggregate.offset is None else OrderToken(shard.generation, aggregate.offset, index)
-        return Receipt(shard.id, shard.partition, aggregate.offset, index, aggregate.seqs[index], order)
+        return Receipt(shard.id, shard.partition, aggregate.offset, index, aggregate.seq_at(index), order)

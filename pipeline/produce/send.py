@@ -20,12 +20,12 @@ from pipeline.model.shards import Place
 from pipeline.model.stamp import STAMP_HEADER, Stamp, encode_stamp
 from pipeline.produce.aggregate import Aggregate
 from pipeline.produce.state import ProducerState, now_ms
-from pipeline.schema.encode import aggregate_body
 from pipeline.schema.framing import frame
+from pipeline.schema.varint import zigzag
 
 log = logging.getLogger("headrace.produce")
 BACKOFF_S_MAX = 5.0
-IDLE_WAIT_S = 1.0
+IDLE_WAIT_MS = 1000
 
 
 class SendLoop:
@@ -36,7 +36,7 @@ class SendLoop:
     ) -> None:
         self._state = state
         self._connection = connection
-        self._schema_id = schema_id
+        self._frame = frame(schema_id, b"")
         self._producer = producer
         self._incarnation = incarnation
         self._aggregates_sent = metrics.AGGREGATES_SENT.labels(stream)
@@ -91,8 +91,10 @@ class SendLoop:
                     return parcels
                 if state.closing and state.locked_idle:
                     return None
-                deadline = state.packer.next_deadline_ms()
-                state.work.wait(IDLE_WAIT_S if deadline is None else max(deadline - now, 1) / 1000)
+                deadline = state.packer.next_deadline_ms() or now + IDLE_WAIT_MS
+                state.sender_wakes_ms = deadline
+                state.work.wait(max(deadline - now, 1) / 1000)
+                state.sender_wakes_ms = 0
 
     def _send(self, parcel: Aggregate) -> None:
         if parcel.previous_seq is None:
@@ -108,7 +110,7 @@ class SendLoop:
             parcel.count,
             now_ms(),
         )
-        message = frame(self._schema_id, aggregate_body(parcel.entries()))
+        message = b"".join((self._frame, zigzag(parcel.count), *parcel.parts, b"\x00"))
         place = self._state.settled.shard_map.shards[parcel.shard].place
         self._find(place)
         self._state.stats.aggregates_sent += 1
@@ -146,7 +148,6 @@ class SendLoop:
                     self._failures_in_row = 0
                     self._state.settling.delivered(parcel, offset)
                     self._state.reported.notify()
-                    self._state.work.notify()
 
         def failed(parcel: Aggregate | None, failure: Failure, error: HeadraceError) -> None:
             with self._state.lock:

@@ -22,6 +22,9 @@ FOLLOW_S = 1.0  # how often an idle producer looks for reshards
 HOLD_POLL_S = 0.02  # how often the outcome of a pending reshard is asked for
 FINISH_AFTER_S = 0.25  # then anybody may finish it (DESIGN.md §3), plus jitter
 RETRY_S = 0.5
+# While nobody waits for a receipt, barriers are taken this far apart: each costs a request and the callers' interpreter.
+PAUSE_LINGERS = 0.2
+PAUSE_MS_MAX = 20
 
 
 class SettleLoop:
@@ -41,6 +44,8 @@ class SettleLoop:
         self._strict = state.limits.acks == "strict"
         self._pending_since: float | None = None
         self._followed_at = 0.0
+        self._barrier_at = 0.0
+        self._pause_s = min(state.packer.linger_ms * PAUSE_LINGERS, PAUSE_MS_MAX) / 1000
         self._thread = threading.Thread(target=self._run, name="headrace-settle", daemon=True)
 
     def start(self) -> None:
@@ -73,6 +78,10 @@ class SettleLoop:
         with state.lock:
             if self._pending_since is None and not state.settling.waits_for_barrier and not self._over():
                 state.reported.wait(FOLLOW_S)
+            pause_s = self._barrier_at + self._pause_s - time.monotonic()
+            if pause_s > 0 and not state.settled.urgent and not self._over():
+                state.settled.hurry.wait(pause_s)  # one barrier settles all that is delivered until then
+            self._barrier_at = time.monotonic()
             return not self._over()
 
     def _over(self) -> bool:
@@ -95,7 +104,7 @@ class SettleLoop:
             self._void_resent.inc(state.settling.void_records - state.stats.void_resent)
             state.stats.void_resent = state.settling.void_records
             state.locked_acknowledge(acknowledged)
-            state.work.notify()
+            state.locked_wake_sender()
         self._hold(shard_map)
 
     def _follow(self, busy: bool) -> ShardMap:

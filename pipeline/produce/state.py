@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from pipeline import metrics
 from pipeline.config import StreamConfig
 from pipeline.errors import BufferFullError, ClosedError, HeadraceError
+from pipeline.model.keys import hash_key
 from pipeline.model.settling import Settling
 from pipeline.model.shards import ShardMap, ShardState
 from pipeline.produce.aggregate import Aggregate, WaitingRecord
-from pipeline.produce.pack import Packer
+from pipeline.produce.pack import Lane, Packer
 from pipeline.produce.receipt import Settled
 from pipeline.produce.route import Router
 
 # What a buffered record takes besides its bytes: list slots, numbers and object headers (measured).
 RECORD_OVERHEAD_BYTES = 160
+KEYS_MAX = 100_000  # partition keys whose lane is known
 
 
 @dataclass(slots=True)
@@ -31,7 +33,7 @@ class ProducerStats:
     sent again to its children; ``hold_ms`` is the time during which delivered records waited for the outcome
     of a reshard."""
 
-    records_put: int = 0
+    records_put: int = 0  # filled in by Producer.stats
     records_acknowledged: int = 0
     records_failed: int = 0
     aggregates_sent: int = 0
@@ -48,7 +50,11 @@ def now_ms() -> int:
 
 
 class ProducerState:
-    """See the module. Methods whose names begin with ``locked_`` expect the lock to be held."""
+    """See the module. Methods whose names begin with ``locked_`` expect the lock to be held.
+
+    The numbers that ``put`` moves for each record are as few as can be: ``next_seq`` and ``free_bytes``. The room in records
+    is kept as ``full_seq``, the sequence at which the buffer is full.
+    """
 
     def __init__(self, stream: StreamConfig, shard_map: ShardMap) -> None:
         self.limits = stream.producer
@@ -56,43 +62,73 @@ class ProducerState:
         self.room = threading.Condition(self.lock)  # callers wait for room in the buffer
         self.work = threading.Condition(self.lock)  # the sender waits for something to send
         self.reported = threading.Condition(self.lock)  # the settler waits for deliveries
-        self.settled = Settled(threading.Condition(self.lock), shard_map)  # receipts and flush wait
-        self.packer = Packer(stream.aggregation)
+        # receipts and flush wait on the first; the second ends the settler's pause
+        self.settled = Settled(threading.Condition(self.lock), threading.Condition(self.lock), shard_map)
+        self.packer = Packer(stream.aggregation, self.settled)
         self.router = Router(shard_map)
         self.settling = Settling(shard_map, self._repack)
         self.stats = ProducerStats()
         self._acknowledged = metrics.RECORDS_ACKNOWLEDGED.labels(stream.name)
         self._failed = metrics.RECORDS_FAILED.labels(stream.name)
         self._age_seconds = metrics.BUFFERING_SECONDS.labels(stream.name)
-        self.buffered_bytes = 0
-        self.buffered_records = 0
+        self.lanes: dict[str, Lane] = {}  # by partition key; empty while nothing can be taken
+        self.free_bytes = self.limits.buffer_bytes_max
         self.next_seq = 0
+        self.full_seq = self.limits.buffer_records_max
+        self.sender_wakes_ms = 0  # when the sender looks again by itself
         self.closing = False
         self.failure: HeadraceError | None = None
 
+    def locked_begin_at(self, seq: int) -> None:
+        """The next record gets this sequence."""
+        self.full_seq += seq - self.next_seq
+        self.next_seq = seq
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self.limits.buffer_bytes_max - self.free_bytes
+
+    @property
+    def buffered_records(self) -> int:
+        return self.limits.buffer_records_max - (self.full_seq - self.next_seq)
+
     # -- callers -------------------------------------------------------------------------------------------------------
 
-    def locked_take(self, size_bytes: int, records: int, timeout_s: float) -> None:
-        """Wait for room for a record, or for ``records`` of them. Raises BufferFullError, ClosedError or the failure."""
-        limits = self.limits
+    def locked_wait_for_room(self, size_bytes: int, records: int, timeout_s: float) -> None:
+        """Wait for room for that many. Raises BufferFullError, ClosedError or the failure."""
         deadline: float | None = None
         while True:
             self.locked_check()
-            full = (
-                self.buffered_bytes + size_bytes > limits.buffer_bytes_max
-                or self.buffered_records + records > limits.buffer_records_max
-            )
-            if not full or self.buffered_records == 0:
-                break
+            if (size_bytes <= self.free_bytes and self.next_seq + records <= self.full_seq) or self.buffered_records == 0:
+                return
             deadline = time.monotonic() + timeout_s if deadline is None else deadline
             left = deadline - time.monotonic()
             if left <= 0:
+                limits = self.limits
                 raise BufferFullError(
                     self.buffered_bytes, limits.buffer_bytes_max, self.buffered_records, limits.buffer_records_max
                 )
-            self.room.wait(left)
-        self.buffered_bytes += size_bytes
-        self.buffered_records += records
+            self.settled.locked_wait(left, self.room)
+
+    def locked_put(self, key: str, hashed: int | None, body: bytes, seq: int) -> tuple[Aggregate, int]:
+        """Take a record for which there is room; ``hashed`` is a hash key given by its caller, ``seq`` not below
+        ``next_seq``."""
+        shard = self.router.route(hash_key(key) if hashed is None else hashed)
+        aggregate, index, sealed = self.packer.add(shard, seq, hashed, body, now_ms())
+        self.full_seq += seq - self.next_seq
+        self.next_seq = seq + 1
+        self.free_bytes -= len(body) + RECORD_OVERHEAD_BYTES
+        if sealed:
+            self.locked_enqueue(sealed)
+        elif index == 0 and self.sender_wakes_ms > aggregate.created_ms + self.packer.linger_ms:
+            self.work.notify()
+        return aggregate, index
+
+    def locked_remember(self, key: str) -> None:
+        """The next records of this key go straight into its shard's open aggregate."""
+        if len(self.lanes) >= KEYS_MAX:
+            self.lanes.clear()
+        self.lanes[key] = self.packer.lane(self.router.route(hash_key(key)))
 
     def locked_check(self) -> None:
         if self.failure is not None:
@@ -100,11 +136,17 @@ class ProducerState:
         if self.closing:
             raise ClosedError("the producer is closed: records can no longer be put")
 
+    def locked_close(self) -> None:
+        """No record is taken any more."""
+        self.closing = True
+        self.lanes.clear()
+
     def locked_enqueue(self, sealed: list[Aggregate]) -> None:
         """Sealed aggregates wait to be sent."""
         for aggregate in sealed:
             self.settling.enqueue(aggregate)
-        self.work.notify()
+        if sealed:
+            self.work.notify()
 
     def locked_seal_all(self) -> None:
         self.locked_enqueue(self.packer.seal())
@@ -120,6 +162,8 @@ class ProducerState:
         open_now = {leaf.id for leaf in shard_map.leaves if leaf.state is ShardState.OPEN}
         self.locked_enqueue(self.packer.seal([s for s in self.packer.open_shards() if s not in open_now]))
         self.router.adopt(shard_map)
+        self.packer.keep(leaf.id for leaf in shard_map.leaves)
+        self.lanes.clear()
         self.settled.shard_map = shard_map
 
     def locked_acknowledge(self, parcels: list[tuple[Aggregate, int | None]]) -> None:
@@ -146,15 +190,21 @@ class ProducerState:
         """Nothing more is acknowledged: every record that is not yet fails with ``error``, and so does every later put."""
         if self.failure is None:
             self.failure = error
+        self.lanes.clear()
         self.locked_enqueue(self.packer.seal())
         self.locked_fail(self.settling.drain(), error)
-        for condition in (self.work, self.reported):
+        for condition in (self.work, self.reported, self.settled.hurry):
             condition.notify_all()
 
     def locked_wake(self) -> None:
         self.room.notify_all()
         self.settled.condition.notify_all()
-        self.work.notify()
+        self.locked_wake_sender()
+
+    def locked_wake_sender(self) -> None:
+        """If there is something for it: each time it wakes, it takes the interpreter from the callers."""
+        if self.settling.has_ready or self.closing:
+            self.work.notify()
 
     @property
     def locked_idle(self) -> bool:
@@ -167,8 +217,8 @@ class ProducerState:
         return min(lows, default=None)
 
     def _release(self, aggregate: Aggregate) -> None:
-        self.buffered_bytes -= aggregate.size_bytes + RECORD_OVERHEAD_BYTES * aggregate.count
-        self.buffered_records -= aggregate.count
+        self.free_bytes += aggregate.size_bytes + RECORD_OVERHEAD_BYTES * aggregate.count
+        self.full_seq += aggregate.count
 
     def _repack(self, shard: str, records: Sequence[WaitingRecord]) -> list[Aggregate]:
         return list(self.packer.repack(shard, records, now_ms()))

@@ -9,6 +9,7 @@ _GOES_ON = [bytes((n & 0x7F | 0x80, n >> 7 | 0x80)) for n in range(1 << 14)]
 _ENDS = [bytes((n,)) if n < 0x80 else bytes((n & 0x7F | 0x80, n >> 7)) for n in range(1 << 14)]
 # Numbers kept ready: all that take one or two bytes (lengths, counts, small amounts). About 1 MB.
 _READY_MAX = 1 << 13
+_RELATIVE_MAX = 1 << 16
 
 
 def encode_long(number: int) -> bytes:
@@ -50,10 +51,30 @@ class _IntTable(dict[int, bytes]):
         return encode_int(number)
 
 
+class _RelativeTable(_IntTable):
+    """Sequences of an aggregate's records come in rows: those met are kept, up to a bound of about 9 MB."""
+
+    def __missing__(self, number: int) -> bytes:
+        raw = encode_int(number)
+        if len(self) < _RELATIVE_MAX:
+            self[number] = raw
+        return raw
+
+
 LONGS: dict[int, bytes] = _Table((n, encode_long(n)) for n in range(-_READY_MAX, _READY_MAX))
 INTS: dict[int, bytes] = _IntTable(LONGS)
+RELATIVE: dict[int, bytes] = _RelativeTable()
 
 
 def zigzag(number: int) -> bytes:
     """The varint of an int of 64 bits; numbers of one or two bytes come from a table. Raises OverflowError outside."""
     return LONGS[number]
+
+
+def unzigzag(raw: bytes) -> int:
+    """The int of one of our own varints."""
+    rest = shift = 0
+    for byte in raw:
+        rest |= (byte & 0x7F) << shift
+        shift += 7
+    return (rest >> 1) ^ -(rest & 1)

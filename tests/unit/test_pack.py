@@ -8,6 +8,7 @@ from pipeline.config import Aggregation
 from pipeline.errors import ClosedError
 from pipeline.produce.aggregate import Aggregate, State
 from pipeline.produce.pack import RELATIVE_SEQ_MAX, Packer
+from pipeline.schema.varint import zigzag
 
 
 def packer(bytes_max: int = 10_000, records_max: int = 100, linger_ms: int = 50) -> Packer:
@@ -51,7 +52,7 @@ def test_an_aggregate_is_sealed_when_a_sequence_would_not_fit_an_int() -> None:
     add(pack, "s0", 0)
     assert add(pack, "s0", RELATIVE_SEQ_MAX) == []
     (sealed,) = add(pack, "s0", RELATIVE_SEQ_MAX + 1)
-    assert sealed.entries()[-1][0] == RELATIVE_SEQ_MAX
+    assert sealed.seqs == [0, RELATIVE_SEQ_MAX]
 
 
 def test_without_aggregation_every_record_goes_alone() -> None:
@@ -87,7 +88,7 @@ def test_entries_count_from_the_aggregate_s_first_sequence() -> None:
     for seq in (7, 9, 12):
         pack.add("s0", seq, 0, str(seq).encode(), 0)
     (sealed,) = pack.seal()
-    assert sealed.entries() == [(0, b"7"), (2, b"9"), (5, b"12")]
+    assert sealed.parts == [zigzag(0), b"7", zigzag(2), b"9", zigzag(5), b"12"]
     assert (sealed.first_seq, sealed.last_seq, sealed.count, sealed.size_bytes) == (7, 12, 3, 4)
 
 

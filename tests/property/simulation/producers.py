@@ -149,7 +149,8 @@ class ProducerProcess:
             world.checker.put(self.name, key, seq)
             with state.lock:
                 state.locked_check()
-                hashed, shard = state.router.route_hash(HASHES[key])
+                hashed = HASHES[key]
+                shard = state.router.route(hashed)
                 _, _, sealed = state.packer.add(shard, seq, hashed, b"x", world.now)
                 state.next_seq = seq + 1
                 self._last_put = seq
