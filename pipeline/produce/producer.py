@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from time import time_ns
 from types import TracebackType
 from typing import Any
@@ -78,7 +79,8 @@ class Producer:
         self._timeout_s = settings.producer.put_timeout_s
         self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
-        self._settle = SettleLoop(state, control, self.name, self.incarnation, Finisher(config.connection, self._registry))
+        finish = partial(Finisher(config.connection, self._registry).finish, config.connection, settings)
+        self._settle = SettleLoop(state, control, self.name, self.incarnation, finish)
         self._closed = False
         serve(config, "producer")
         self._send.start()

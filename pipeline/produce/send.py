@@ -17,8 +17,9 @@ from pipeline.config import Connection
 from pipeline.errors import HeadraceError, RecordTooLargeError
 from pipeline.kafka.sender import Failure, Sender
 from pipeline.model.shards import Place
-from pipeline.model.stamp import STAMP_HEADER, Stamp, encode_stamp
+from pipeline.model.stamp import STAMP_HEADER, encode_stamp
 from pipeline.produce.aggregate import Aggregate
+from pipeline.produce.stamping import Stamper
 from pipeline.produce.state import ProducerState, now_ms
 from pipeline.schema.framing import frame
 from pipeline.schema.varint import zigzag
@@ -37,12 +38,10 @@ class SendLoop:
         self._state = state
         self._connection = connection
         self._frame = frame(schema_id, b"")
-        self._producer = producer
-        self._incarnation = incarnation
+        self._stamper = Stamper(producer, incarnation)
         self._aggregates_sent = metrics.AGGREGATES_SENT.labels(stream)
         self._bytes_sent = metrics.BYTES_SENT.labels(stream)
         self._client_failures = metrics.CLIENT_FAILURES.labels(stream)
-        self._last_seq: dict[str, int] = {}
         self._partitions: dict[str, int] = {}
         self._failures_in_row = 0
         self._broken: HeadraceError | None = None
@@ -85,8 +84,7 @@ class SendLoop:
                 if self._broken is not None:
                     return []
                 now = now_ms()
-                state.locked_enqueue(state.packer.seal() if state.closing else state.packer.due(now))
-                parcels = state.settling.take_sendable(state.limits.in_flight_max)
+                parcels = state.locked_take_parcels(now, state.limits.in_flight_max)
                 if parcels:
                     return parcels
                 if state.closing and state.locked_idle:
@@ -97,19 +95,7 @@ class SendLoop:
                 state.sender_wakes_ms = 0
 
     def _send(self, parcel: Aggregate) -> None:
-        if parcel.previous_seq is None:
-            parcel.previous_seq = self._last_seq.get(parcel.shard, -1)
-            self._last_seq[parcel.shard] = parcel.last_seq
-        stamp = Stamp(
-            parcel.shard,
-            self._producer,
-            self._incarnation,
-            parcel.first_seq,
-            parcel.last_seq,
-            parcel.previous_seq,
-            parcel.count,
-            now_ms(),
-        )
+        stamp = self._stamper.stamp(parcel, now_ms())
         message = b"".join((self._frame, zigzag(parcel.count), *parcel.parts, b"\x00"))
         place = self._state.settled.shard_map.shards[parcel.shard].place
         self._find(place)

@@ -28,11 +28,11 @@ PAUSE_MS_MAX = 20
 
 
 class SettleLoop:
-    """The settler's thread, which owns ``control`` from ``start`` on. ``finish`` is called with it when a reshard has been
-    pending for too long."""
+    """The settler's thread, which owns ``control`` from ``start`` on. ``finish`` is called, on a thread
+    of its own, when a reshard has been pending for too long."""
 
     def __init__(
-        self, state: ProducerState, control: ControlLog, producer: str, incarnation: int, finish: Callable[[ControlLog], None]
+        self, state: ProducerState, control: ControlLog, producer: str, incarnation: int, finish: Callable[[], None]
     ) -> None:
         self._state = state
         self._control = control
@@ -47,6 +47,7 @@ class SettleLoop:
         self._barrier_at = 0.0
         self._pause_s = min(state.packer.linger_ms * PAUSE_LINGERS, PAUSE_MS_MAX) / 1000
         self._thread = threading.Thread(target=self._run, name="headrace-settle", daemon=True)
+        self._finisher = threading.Thread(target=self._finish, name="headrace-finish")
 
     def start(self) -> None:
         self._thread.start()
@@ -90,20 +91,15 @@ class SettleLoop:
     def _round(self) -> None:
         state = self._state
         with state.lock:
-            needed = state.settling.waits_for_barrier
-            tick = state.settling.begin_barrier()
+            needed, tick = state.locked_begin_round()
         shard_map = self._control.barrier() if needed and self._strict else self._follow(needed)
         self._check_fence(shard_map)
         with state.lock:
             state.stats.barriers += needed and self._strict
-            state.locked_adopt(shard_map)
-            acknowledged = state.settling.settle(shard_map, tick) if needed else []
-            if not needed:
-                state.settling.view(shard_map)
+            state.locked_end_round(shard_map, needed, tick)
             self._barriers.inc(needed and self._strict)
             self._void_resent.inc(state.settling.void_records - state.stats.void_resent)
             state.stats.void_resent = state.settling.void_records
-            state.locked_acknowledge(acknowledged)
             state.locked_wake_sender()
         self._hold(shard_map)
 
@@ -124,11 +120,13 @@ class SettleLoop:
         if self._pending_since is None:
             self._pending_since = now
             self._finish_at = now + FINISH_AFTER_S * random.uniform(1.0, 2.0)
-        elif now > self._finish_at:
+        elif now > self._finish_at and not self._finisher.is_alive():
             self._finish_at = now + FINISH_AFTER_S * random.uniform(1.0, 2.0)
-            self._finish(self._control)
-        time.sleep(HOLD_POLL_S)
+            # On a thread of its own: shards that are not resharded do not wait for it.
+            self._finisher = threading.Thread(target=self._finish, name="headrace-finish", daemon=True)
+            self._finisher.start()
         with self._state.lock:
+            self._state.reported.wait(HOLD_POLL_S)
             if self._state.settling.waits_for_barrier:
                 self._state.stats.hold_ms += int((time.monotonic() - now) * 1000)
 

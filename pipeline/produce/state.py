@@ -166,6 +166,27 @@ class ProducerState:
         self.lanes.clear()
         self.settled.shard_map = shard_map
 
+    # -- rounds of the two threads, which the simulation of tests/property drives too ------------------------------------
+
+    def locked_take_parcels(self, now: int, in_flight_max: int) -> list[Aggregate]:
+        """What the sender hands over now, in order: seals what has lingered (all of it when closing)."""
+        self.locked_enqueue(self.packer.seal() if self.closing else self.packer.due(now))
+        return self.settling.take_sendable(in_flight_max)
+
+    def locked_begin_round(self) -> tuple[bool, int]:
+        """(whether a delivered aggregate waits for a barrier, the tick of a barrier that begins now)."""
+        return self.settling.waits_for_barrier, self.settling.begin_barrier()
+
+    def locked_end_round(self, shard_map: ShardMap, settles: bool, tick: int) -> list[tuple[Aggregate, int | None]]:
+        """The barrier that began at ``tick`` showed ``shard_map``; where there was none (``settles`` is false) the map may stop
+        sending or free what waits, and acknowledges nothing. Returns what was acknowledged."""
+        self.locked_adopt(shard_map)
+        acknowledged = self.settling.settle(shard_map, tick) if settles else []
+        if not settles:
+            self.settling.view(shard_map)
+        self.locked_acknowledge(acknowledged)
+        return acknowledged
+
     def locked_acknowledge(self, parcels: list[tuple[Aggregate, int | None]]) -> None:
         now = now_ms()
         for aggregate, offset in parcels:

@@ -186,6 +186,14 @@ class Finisher:
                 log.warning("reshard %s stays pending: %s", reshard.id, error)
         self.markers.close()  # it is rare: no connection is kept for it
 
+    def finish(self, connection: Connection, stream: StreamConfig) -> None:
+        """The same, over a control log of its own, for a thread beside one that has to go on. Logs what keeps it."""
+        try:
+            with ControlLog(connection, stream) as control:
+                self(control)
+        except HeadraceError as error:
+            log.warning("a pending reshard of %s was not finished: %s", stream.name, error)
+
     def seal_and_commit(self, control: ControlLog, reshard: Reshard, *, new: bool = False) -> ShardMap:
         """END into each parent where there is none yet (in a ``new`` one there is none), then COMMIT with the first of each."""
         seals: dict[str, int] = {}

@@ -26,6 +26,7 @@ from tests.property.simulation.rules import (
     NoSendingAgain,
     NoVoid,
     OneMarkAShard,
+    PlainEndOffsetRead,
     Rules,
 )
 from tests.property.simulation.run import Schedule, simulate
@@ -67,6 +68,7 @@ def test_promises_are_kept_when_everything_fails_at_random() -> None:
     ("rules", "schedules_max", "seen_as"),
     [
         (NoBarrier, 100, {"lost"}),
+        (PlainEndOffsetRead, 300, {"lost"}),
         (NoHold, 800, {"lost"}),
         (NoSendingAgain, 100, {"lost"}),
         (NoOffsetIsEnough, 300, {"lost"}),

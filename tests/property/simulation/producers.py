@@ -12,8 +12,9 @@ from collections.abc import Generator
 from pipeline.config import StreamConfig
 from pipeline.errors import FencedError
 from pipeline.model.shards import CLAIM, Place
-from pipeline.model.stamp import Stamp, encode_stamp
+from pipeline.model.stamp import encode_stamp
 from pipeline.produce.aggregate import Aggregate
+from pipeline.produce.stamping import Stamper
 from pipeline.produce.state import ProducerState
 from tests.property.simulation.resharders import finish_pending
 from tests.property.simulation.world import HASHES, KEYS, Message, World
@@ -91,7 +92,7 @@ class ProducerProcess:
         self.state = ProducerState(STREAM, world.control.newest)
         self.state.next_seq = world.durable.get(name, -1) + 1
         self._last_put = self.state.next_seq - 1
-        self._last_seq: dict[str, int] = {}
+        self._stamper = Stamper(name, self.incarnation)
         self._client = Client(world)
         self._broken = False
         self._to_send: deque[Aggregate] = deque()
@@ -178,18 +179,11 @@ class ProducerProcess:
             self._send(self._to_send.popleft())
             return
         with state.lock:
-            state.locked_enqueue(state.packer.due(self._world.now))
-            self._to_send.extend(state.settling.take_sendable(IN_FLIGHT_MAX))
+            self._to_send.extend(state.locked_take_parcels(self._world.now, IN_FLIGHT_MAX))
 
     def _send(self, parcel: Aggregate) -> None:
-        if parcel.previous_seq is None:
-            parcel.previous_seq = self._last_seq.get(parcel.shard, -1)
-            self._last_seq[parcel.shard] = parcel.last_seq
-        first = parcel.first_seq
-        stamp = Stamp(
-            parcel.shard, self.name, self.incarnation, first, parcel.last_seq, parcel.previous_seq, parcel.count, self._world.now
-        )
-        records = tuple((seq - first, hashed) for seq, hashed in zip(parcel.seqs, parcel.hash_keys, strict=True))
+        stamp = self._stamper.stamp(parcel, self._world.now)
+        records = tuple((seq - parcel.first_seq, hashed) for seq, hashed in zip(parcel.seqs, parcel.hash_keys, strict=True))
         place = self.state.settled.shard_map.shards[parcel.shard].place
         self._client.send(parcel, place, Message(encode_stamp(stamp), records))
 
@@ -213,9 +207,8 @@ class ProducerProcess:
         world, state = self._world, self.state
         while True:
             with state.lock:
-                needed = state.settling.waits_for_barrier
-                tick = state.settling.begin_barrier()
-            begun = world.control.end
+                needed, tick = state.locked_begin_round()
+            begun = world.rules.begin_barrier(world)
             yield
             self._position = world.rules.barrier(world, self._position, begun)
             shard_map = world.control.map_at(self._position)
@@ -225,11 +218,7 @@ class ProducerProcess:
                 self._fence()
                 return
             with state.lock:
-                state.locked_adopt(shard_map)
-                acknowledged = state.settling.settle(shard_map, tick) if needed else []
-                if not needed:
-                    state.settling.view(shard_map)
-                state.locked_acknowledge(acknowledged)
+                acknowledged = state.locked_end_round(shard_map, needed, tick)
             for parcel, _ in acknowledged:
                 for seq in parcel.seqs:
                     world.checker.acknowledge(self.name, seq)

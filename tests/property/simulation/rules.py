@@ -13,7 +13,7 @@ from pipeline.consume.assignment import gate
 from pipeline.model import settling
 from pipeline.model.repeats import MarkRange, Marks, Verdict
 from pipeline.model.settling import Fate, Settling
-from pipeline.model.shards import Place, Shard, ShardMap, ShardState
+from pipeline.model.shards import PING, Place, Shard, ShardMap, ShardState
 
 if TYPE_CHECKING:
     from tests.property.simulation.world import Message, World
@@ -31,8 +31,15 @@ class Rules:
         """(object, attribute, replacement) for a run."""
         return []
 
+    def begin_barrier(self, world: World) -> int:
+        """What a barrier that begins now shows at least: the end of the control log; where it is replicated, a PING appended
+        to it."""
+        if world.plan.replicated:
+            world.control.append({"type": PING, "from": "p"})
+        return world.control.end
+
     def barrier(self, world: World, known: int, begun: int) -> int:
-        """Position in the control log that a barrier shows: at least its end when the barrier began, at most its end now."""
+        """Position in the control log that a barrier shows: at least what it showed when it began, at most its end now."""
         return world.rng.randint(max(known, begun), world.control.end)
 
     def find_end(self, log: list[Message], shard: str, reshard: str, start: int) -> int | None:
@@ -53,6 +60,19 @@ class NoBarrier(Rules):
 
     def barrier(self, world: World, known: int, begun: int) -> int:
         return world.rng.choice((known, known, known, world.control.end))
+
+
+class PlainEndOffsetRead(Rules):
+    """A barrier asks for the end offset of a replicated log, and a deposed leader may answer: with its own, old end."""
+
+    focus = MappingProxyType({"replicated": True, "p_leader_freezes": 0.02})
+
+    def begin_barrier(self, world: World) -> int:
+        deposed = world.control.deposed_end
+        return world.control.end if deposed is None else deposed
+
+    def barrier(self, world: World, known: int, begun: int) -> int:
+        return max(known, begun)
 
 
 class _Fate(Rules):

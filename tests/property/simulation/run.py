@@ -38,6 +38,7 @@ class Schedule:
             self._step()
         world.quiet = True
         world.network.hurry()
+        world.control.deposed_end = None
         world.say("quiet")
         for _ in range(QUIET_ROUNDS_MAX):
             world.now += 1
@@ -83,6 +84,12 @@ class Schedule:
                 if process.name == name:
                     process.crash()
             self._start(name)
+        control = world.control
+        if control.deposed_end is not None and world.rng.random() < 0.01:
+            control.deposed_end = None
+        elif plan.replicated and world.chance(plan.p_leader_freezes):
+            control.deposed_end = control.end
+            world.say("the control log's leader freezes")
         if world.chance(plan.p_second_process):
             self._start(world.rng.choice(PRODUCERS))
 

@@ -46,6 +46,8 @@ class Plan:
     p_rewind: float
     p_no_offset: float
     p_late: float
+    p_leader_freezes: float
+    replicated: bool
     speeds: tuple[int, ...]  # of producers, network, resharders, the coordinator, readers
 
     @classmethod
@@ -73,6 +75,8 @@ class Plan:
             p_rewind=maybe(0.003),
             p_no_offset=maybe(0.1),
             p_late=maybe(0.2),
+            p_leader_freezes=maybe(0.01),
+            replicated=rng.random() < 0.5,
             speeds=(rng.choice((20, 40, 60)), rng.choice((10, 20, 40)), rng.choice((5, 15, 30)), 3, rng.choice((5, 15, 40))),
         )
 
@@ -114,6 +118,8 @@ class Control:
         event, first = _created(shards)
         self.events: list[dict[str, Any]] = [event]
         self._maps = [ShardMap(), first]
+        self.deposed_end: int | None = None
+        """Where a leader that was frozen and deposed believes the log to end."""
 
     @property
     def end(self) -> int:
