@@ -16,13 +16,14 @@ from pyspark.sql import SparkSession
 from jobs.arguments import run_all, select
 from jobs.bronze import BronzeJob
 from jobs.gold import GoldJob
+from jobs.listening import listening, note_commit
 from jobs.mode import Mode, parse_mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.silver import SilverJob
 from jobs.supervise import supervise
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.observe.endpoint import serve
+from pipeline.observe.endpoint import push, serve
 
 GOLD_INTERVAL_MIN_S = 5.0
 """A refresh computes everything anew: not for every micro-batch of its sources."""
@@ -51,16 +52,22 @@ def run_tables(
 
     def report(progress: TableProgress) -> None:
         last[progress.table] = progress
+        note_commit(progress)
         if on_progress is not None:
             on_progress(progress)
 
-    if parsed.is_bounded:
-        for name in chosen:
-            if stop.is_set():
-                break
-            _run_one(spark, config, name, parsed, stop, report)
-    else:
-        _run_together(spark, config, chosen, parsed, stop, report)
+    try:
+        with listening(spark):
+            if parsed.is_bounded:
+                for name in chosen:
+                    if stop.is_set():
+                        break
+                    _run_one(spark, config, name, parsed, stop, report)
+            else:
+                _run_together(spark, config, chosen, parsed, stop, report)
+    finally:
+        if parsed.is_bounded:  # over before anybody scrapes it
+            push(config, "jobs")
     return last
 
 

@@ -20,6 +20,7 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.mode import Mode
+from pipeline import metrics
 from pipeline.errors import BrokerUnavailableError, HeadraceError, RetryableError, StopError, TableError, TrimmedError
 
 log = logging.getLogger("headrace.jobs")
@@ -100,6 +101,7 @@ def supervise(job: Job, mode: Mode, stop: threading.Event) -> None:
             continue
         if stop.is_set() and "InterruptedError" in str(error):
             return
+        metrics.TABLE_FAILURES.labels(job.name).inc()
         newest = _committed(query)
         if newest > done:
             done, retrying_since, pause_s, known_failures = newest, None, 0.5, 0

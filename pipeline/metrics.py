@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,7 @@ _SHARD = ["stream", "shard"]
 _GROUP = ["stream", "group"]
 _GROUP_SHARD = ["stream", "group", "shard"]
 
-# -- producers -----------------------------------------------------------------------------------------------------------------
+# -- producers -------------------------------------------------------------------------------------------------------------
 
 RECORDS_ACKNOWLEDGED = _counter("headrace_producer_records_acknowledged", "User records acknowledged to their callers", _STREAM)
 RECORDS_FAILED = _counter("headrace_producer_records_failed", "User records whose receipt failed", _STREAM)
@@ -89,17 +90,83 @@ SHARD_BYTES = _counter("headrace_producer_shard_bytes", "Encoded bytes acknowled
 BUFFERED_RECORDS = _live("headrace_producer_buffered_records", "User records put and not yet acknowledged", _STREAM)
 BUFFERED_BYTES = _live("headrace_producer_buffered_bytes", "What they take of buffer_bytes_max", _STREAM)
 
-# -- consumers -----------------------------------------------------------------------------------------------------------------
+# -- consumers -------------------------------------------------------------------------------------------------------------
 
 RECORDS_HANDLED = _counter("headrace_consumer_records_handled", "User records handled by a consumer", _GROUP)
 REPEATS_DROPPED = _counter("headrace_consumer_repeats_dropped", "User records left out as repeats", _GROUP)
 VOIDS_SKIPPED = _counter("headrace_consumer_voids_skipped", "Messages outside the stream: after their shard's seal", _GROUP)
 BAD_MESSAGES = _counter("headrace_consumer_bad_messages", "Messages that could not be decoded or are not the stream's", _GROUP)
+DEAD_LETTERS = _counter("headrace_consumer_dead_letters", "Records and messages put into the dead letters", _GROUP)
 COMMITS = _counter("headrace_consumer_commits", "Commits of a consumer group's positions", _GROUP)
 REBALANCES = _counter("headrace_consumer_rebalances", "Assignments that gave a member partitions", _GROUP)
+LAG_MESSAGES = _live(
+    "headrace_consumer_lag_messages", "Messages between this process's positions and the ends of its shards", _GROUP
+)
+BEHIND_SECONDS = _live(
+    "headrace_consumer_behind_seconds", "Age of the newest message handled, while there are newer ones; 0 at the end", _GROUP
+)
+GATED_SHARDS = _live("headrace_consumer_gated_shards", "Assigned shards that wait for their parents (lineage gate)", _GROUP)
+
+# -- both ------------------------------------------------------------------------------------------------------------------
+
+THROTTLED_SECONDS = _counter("headrace_client_throttled_seconds", "Time for which brokers told a client to wait", ["client"])
+
+# -- tables: Spark drivers -------------------------------------------------------------------------------------------------
+
+_TABLE = ["table"]
+TABLE_VERSION = _gauge("headrace_table_version", "Delta version last written", _TABLE)
+TABLE_RECORDS = _gauge(
+    "headrace_table_records", "Bronze: records in the table; silver: merged by this driver; gold: rows of the refresh", _TABLE
+)
+TABLE_REPEATS = _gauge("headrace_table_repeats", "Records left out as repeats since the table was made (bronze)", _TABLE)
+TABLE_VOIDS = _gauge("headrace_table_voids", "Messages past their shard's seal since the table was made (bronze)", _TABLE)
+TABLE_REJECTED = _gauge(
+    "headrace_table_rejected", "Rows with a reason instead of a value since the table was made (bronze)", _TABLE
+)
+TABLE_COMMITTED = _gauge("headrace_table_committed_timestamp_seconds", "When this driver last finished a micro-batch", _TABLE)
+TABLE_MICRO_BATCHES = _counter("headrace_table_micro_batches", "Micro-batches finished by this driver", _TABLE)
+TABLE_INPUT_ROWS = _counter("headrace_table_input_rows", "Rows (bronze: Kafka messages) read by micro-batches", _TABLE)
+TABLE_BEHIND = _gauge("headrace_table_behind_messages", "Kafka messages not read yet at the last micro-batch's end", _TABLE)
+TABLE_PHASE_SECONDS = _counter(
+    "headrace_table_micro_batch_seconds", "Time of micro-batches by Spark's phases", ["table", "phase"]
+)
+TABLE_FAILURES = _counter("headrace_table_query_failures", "Queries that ended with an error (some are tried again)", _TABLE)
+
+# -- the cluster, as the exporter surveys it -------------------------------------------------------------------------------
+
+STREAM_SHARDS = _live("headrace_stream_shards", "Shards by state: open, sealing, sealed", ["stream", "state"])
+SHARD_MESSAGES = _live("headrace_stream_shard_messages", "Messages that the log keeps of an open shard's partition", _SHARD)
+SHARD_SHARE = _live("headrace_stream_shard_hash_share_ratio", "Part of all hash keys that an open shard owns", _SHARD)
+PARTITIONS_USED = _live("headrace_stream_partitions_used", "Partitions that shards have or had", _STREAM)
+PARTITIONS_MAX = _live("headrace_stream_partitions_max", "partitions_max of headrace.yml", _STREAM)
+PENDING_RESHARDS = _live("headrace_stream_pending_reshards", "Reshards prepared, whose outcome is not in the log yet", _STREAM)
+PENDING_SECONDS = _live("headrace_stream_pending_reshard_seconds", "How long the oldest of them was seen pending", _STREAM)
+DEAD_LETTERS_KEPT = _live("headrace_stream_dead_letters_kept", "Dead letters in the stream's dead letter topic", _STREAM)
+GROUP_LAG = _live("headrace_group_lag_messages", "Messages of a shard that a group has not committed yet", _GROUP_SHARD)
+BROKERS = _live("headrace_cluster_brokers", "Brokers that serve")
+UNDER_REPLICATED = _live("headrace_cluster_under_replicated_partitions", "Partitions of streams that lack an in-sync replica")
+SURVEYED = _gauge("headrace_exporter_surveyed_timestamp_seconds", "When the cluster was last surveyed whole")
+SURVEY_SECONDS = _histogram("headrace_exporter_survey_seconds", "Time that a survey took")
+SURVEY_FAILURES = _counter("headrace_exporter_survey_failures", "Surveys that failed")
+
+# -- the registry: a process with a collector of its own -------------------------------------------------------------------
+
+REGISTRY_REQUESTS = _define("headrace_registry_requests_total", "counter", "Requests answered", ["route", "method", "status"])
+REGISTRY_SECONDS = _define(
+    "headrace_registry_request_seconds", "histogram", "From a request's first byte to its answer", ["route", "method"]
+)
+REGISTRY_READY = _live("headrace_registry_ready", "1 once the topic was read to its end")
+REGISTRY_SUBJECTS = _live("headrace_registry_subjects", "Subjects, deleted ones too")
+REGISTRY_VERSIONS = _live("headrace_registry_versions", "Versions, deleted ones too")
+REGISTRY_IDS = _live("headrace_registry_ids", "Schema ids")
+REGISTRY_APPLIED = _define("headrace_registry_records_applied_total", "counter", "Records of the topic applied", [])
+REGISTRY_UNREADABLE = _define("headrace_registry_records_unreadable_total", "counter", "Records of the topic skipped", [])
+REGISTRY_CONFLICTS = _define("headrace_registry_id_conflicts_total", "counter", "Schemas left out: their id was taken", [])
+REGISTRY_TURNS_TAKEN = _define("headrace_registry_turns_taken_total", "counter", "Times this registry took the turn", [])
+REGISTRY_TURNS_LOST = _define("headrace_registry_turns_lost_total", "counter", "Writes made again: another came first", [])
 
 
-# -- gauges that live in objects -----------------------------------------------------------------------------------------------
+# -- gauges that live in objects -------------------------------------------------------------------------------------------
 
 Sample = tuple[Definition, tuple[str, ...], float]
 Read = Callable[[], Iterable[Sample]]
@@ -149,4 +216,5 @@ REGISTRY.register(LIVE)
 def forget_shard(stream: str, shard: str) -> None:
     """A sealed shard is written no more: its figures leave the scrape, so that their number stays that of the open shards."""
     for metric in (SHARD_RECORDS, SHARD_BYTES):
-        metric.remove(stream, shard)
+        with suppress(KeyError):
+            metric.remove(stream, shard)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import jobs, records, stack, stream
+from pipeline.cli import jobs, records, stack, stream, watch
 from pipeline.errors import HeadraceError, InvariantError
 
 EXIT_ERROR = 1
@@ -37,6 +37,7 @@ stack.register(app)
 stream.register(app)
 records.register(app)
 jobs.register(app)
+watch.register(app)
 
 
 def main() -> None:

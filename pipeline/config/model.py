@@ -150,6 +150,7 @@ class MetricsSettings(_Strict):
     enabled: bool = True
     host: str = Field("127.0.0.1", min_length=1, description="the address to listen on; 0.0.0.0 for other machines too")
     port: int = Field(0, ge=0, le=65_535, description="0: a free one; where another process has it, a free one too")
+    pushgateway: str = Field("", description="URL of a Prometheus Pushgateway for jobs that end (available-now); none by default")
 
 
 class Config(_Strict):

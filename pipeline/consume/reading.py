@@ -90,9 +90,21 @@ class Reading:
         self._in_hand: Unpacked | None = None
         self.stats = ReaderStats()
         self._counters = _Counters(stream.name, group)
+        self._labels = (stream.name, group)
         self._reader = GroupReader(connection, group, protocol, self._assigned, self._revoked)
         self._topics = {place[0] for place in control.map.places}
         self._reader.subscribe(self._topics)
+        metrics.LIVE.watch(self.read_gauges)
+
+    def read_gauges(self) -> list[metrics.Sample]:
+        """For a scrape, on its thread: from what the client knows without asking."""
+        lag = sum(self._reader.known_lag(place, position.offset) for place, position in list(self._positions.items()))
+        behind_s = time.time() - self._newest_ms / 1000 if lag and self._newest_ms else 0.0
+        return [
+            (metrics.LAG_MESSAGES, self._labels, lag),
+            (metrics.BEHIND_SECONDS, self._labels, max(0.0, behind_s)),
+            (metrics.GATED_SHARDS, self._labels, len(self._gated)),
+        ]
 
     # -- messages ------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from pipeline import metrics
 from pipeline.config import Connection
 from pipeline.kafka.topics import Topics
 from pipeline.kafka.writer import Writer
@@ -44,6 +45,7 @@ class DeadLetters:
     def __init__(self, connection: Connection, dead_topic: str) -> None:
         self.topic = dead_topic
         Topics(connection).create(dead_topic, 1, {"cleanup.policy": "delete", "retention.ms": "-1"})
+        self._stream = dead_topic.removesuffix(".dead")
         self._writer = Writer(connection)
 
     def put(self, letter: DeadLetter, key: bytes | None, raw: bytes | None, headers: list[tuple[str, bytes | None]]) -> None:
@@ -51,6 +53,7 @@ class DeadLetters:
         commit past the record before."""
         about = json.dumps(asdict(letter), separators=(",", ":"), sort_keys=True).encode()
         self._writer.write(self.topic, 0, key, raw, [*headers, (LETTER_HEADER, about)])
+        metrics.DEAD_LETTERS.labels(self._stream, letter.group).inc()
 
     def close(self) -> None:
         self._writer.close()

@@ -127,6 +127,11 @@ class GroupReader:
         """(first offset kept, end offset) of a partition, asked now."""
         return partition_bounds(self._consumer, place, self._bootstrap, timeout_s)
 
+    def known_lag(self, place: Place, offset: int) -> int:
+        """Messages from ``offset`` to the end as the newest fetch told it; 0 before the first. From any thread."""
+        known = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+        return max(0, known[1] - offset) if known else 0
+
     def offsets_at(self, places: Iterable[Place], timestamp_ms: int, timeout_s: float = 10.0) -> dict[Place, int]:
         """For each partition the first offset whose timestamp is at or after ``timestamp_ms``; its end if there is none."""
         asked = [TopicPartition(*place, timestamp_ms) for place in places]

@@ -4,9 +4,11 @@ theirs to change."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.config import Connection
+from pipeline.metrics import THROTTLED_SECONDS
 
 log = logging.getLogger("headrace.kafka")
 _KNOWN = ("enable.gapless.guarantee is experimental", "Purged in flight", "Purged in queue")
@@ -31,6 +33,15 @@ def _common(connection: Connection) -> dict[str, Any]:
     }
 
 
+def _throttled(client: str) -> Callable[[Any], None]:
+    counter = THROTTLED_SECONDS.labels(client)
+
+    def count(event: Any) -> None:
+        counter.inc(event.throttle_time)
+
+    return count
+
+
 def producer_settings(connection: Connection, compression: str, message_bytes_max: int) -> dict[str, Any]:
     """Producer rule 5: an idempotent client without time-outs of its own, so that no later request ever passes an earlier
     one; no ``transactional.id``, or an open transaction would hide the log from readers."""
@@ -51,6 +62,7 @@ def producer_settings(connection: Connection, compression: str, message_bytes_ma
         "queue.buffering.max.kbytes": 2_097_151,
         "queue.buffering.max.messages": 10_000_000,
         "delivery.report.only.error": False,
+        "throttle_cb": _throttled("producer"),
     }
 
 
@@ -86,6 +98,7 @@ def reader_settings(connection: Connection) -> dict[str, Any]:
 def group_settings(connection: Connection, group: str, protocol: str) -> dict[str, Any]:
     """A consumer in a group. ``protocol`` is Kafka's ``classic`` (cooperative assignment) or ``consumer`` (the new one)."""
     settings = reader_settings(connection) | {"group.id": group, "group.protocol": protocol, "enable.partition.eof": False}
+    settings["throttle_cb"] = _throttled("consumer")
     if protocol == "classic":
         settings |= {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 10_000}
     return settings

@@ -19,7 +19,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import psutil
-from prometheus_client import REGISTRY, make_wsgi_app
+from prometheus_client import REGISTRY, make_wsgi_app, push_to_gateway
 from prometheus_client.metrics import MetricWrapperBase
 
 from pipeline.config import Config
@@ -30,6 +30,7 @@ from pipeline.observe import targets
 log = logging.getLogger("headrace.metrics")
 SCRAPES_MAX = 4
 SCRAPE_TIMEOUT_S = 10.0
+PUSH_TIMEOUT_S = 10.0
 _ANY = ("", "0.0.0.0", "::")
 
 
@@ -44,6 +45,18 @@ def serve(config: Config, role: str) -> str | None:
     except (OSError, psutil.Error) as error:
         log.warning("no metrics endpoint in this process: %s", error)
         return None
+
+
+def push(config: Config, role: str) -> None:
+    """Hand this process's metrics to the Pushgateway that is configured, if there is one: for jobs that end before they are
+    scraped. A later run of the same ``role`` replaces them. Never in the way either."""
+    gateway = config.metrics.pushgateway
+    if not (config.metrics.enabled and gateway):
+        return
+    try:
+        push_to_gateway(gateway, job="headrace", registry=REGISTRY, grouping_key={"role": role}, timeout=PUSH_TIMEOUT_S)
+    except OSError as error:
+        log.warning("the metrics were not pushed to %s: %s", gateway, error)
 
 
 class _Server(ThreadingMixIn, WSGIServer):

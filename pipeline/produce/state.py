@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline import metrics
 from pipeline.config import StreamConfig
@@ -70,6 +71,8 @@ class ProducerState:
         self.stats = ProducerStats()
         self._acknowledged = metrics.RECORDS_ACKNOWLEDGED.labels(stream.name)
         self._failed = metrics.RECORDS_FAILED.labels(stream.name)
+        self._by_shard: dict[str, tuple[Any, Any]] = {}  # held label children of open shards
+        self._stream = stream.name
         self._age_seconds = metrics.BUFFERING_SECONDS.labels(stream.name)
         self.lanes: dict[str, Lane] = {}  # by partition key; empty while nothing can be taken
         self.free_bytes = self.limits.buffer_bytes_max
@@ -78,6 +81,12 @@ class ProducerState:
         self.sender_wakes_ms = 0  # when the sender looks again by itself
         self.closing = False
         self.failure: HeadraceError | None = None
+        metrics.LIVE.watch(self.read_gauges)
+
+    def read_gauges(self) -> list[metrics.Sample]:
+        """For a scrape; read without the lock."""
+        labels = (self._stream,)
+        return [(metrics.BUFFERED_RECORDS, labels, self.buffered_records), (metrics.BUFFERED_BYTES, labels, self.buffered_bytes)]
 
     def locked_begin_at(self, seq: int) -> None:
         """The next record gets this sequence."""
@@ -165,6 +174,9 @@ class ProducerState:
         self.packer.keep(leaf.id for leaf in shard_map.leaves)
         self.lanes.clear()
         self.settled.shard_map = shard_map
+        for shard in [one for one in self._by_shard if shard_map.shards[one].state is ShardState.SEALED]:
+            del self._by_shard[shard]
+            metrics.forget_shard(self._stream, shard)
 
     # -- rounds of the two threads, which the simulation of tests/property drives too ------------------------------------
 
@@ -193,7 +205,10 @@ class ProducerState:
             self._release(aggregate)
             self.stats.records_acknowledged += aggregate.count
             self._acknowledged.inc(aggregate.count)
-            self._age_seconds.observe(max(0, now - aggregate.created_ms) / 1000)
+            # The exemplar leads from a slow bucket to the very message.
+            exemplar = {"shard": aggregate.shard, "offset": str(offset)}
+            self._age_seconds.observe(max(0, now - aggregate.created_ms) / 1000, exemplar)
+            self._count_shard(aggregate)
             aggregate.acknowledge(offset)
         if parcels:
             self.locked_wake()
@@ -236,6 +251,17 @@ class ProducerState:
         """The lowest sequence that is not settled yet."""
         lows = [seq for seq in (self.settling.lowest_seq(), self.packer.lowest_seq()) if seq is not None]
         return min(lows, default=None)
+
+    def _count_shard(self, aggregate: Aggregate) -> None:
+        held = self._by_shard.get(aggregate.shard)
+        if held is None:
+            if self.settled.shard_map.shards[aggregate.shard].state is ShardState.SEALED:
+                return  # acknowledged below its seal, and forgotten already
+            labels = (self._stream, aggregate.shard)
+            held = (metrics.SHARD_RECORDS.labels(*labels), metrics.SHARD_BYTES.labels(*labels))
+            self._by_shard[aggregate.shard] = held
+        held[0].inc(aggregate.count)
+        held[1].inc(aggregate.size_bytes)
 
     def _release(self, aggregate: Aggregate) -> None:
         self.free_bytes += aggregate.size_bytes + RECORD_OVERHEAD_BYTES * aggregate.count

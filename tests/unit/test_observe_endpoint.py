@@ -4,9 +4,11 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from pipeline.observe import endpoint, targets
 
 CODE = """
 import sys
+import time
 from pipeline.config import Config
 from pipeline.observe.endpoint import serve
 print(serve(Config.model_validate({"metrics": {"port": int(sys.argv[1])}}), "producer"), flush=True)
@@ -194,3 +197,43 @@ def test_gauges_of_living_objects_are_added_up_and_go_with_them() -> None:
     assert value() == 2.0
     del two
     assert value() is None
+
+
+def test_a_short_job_hands_its_metrics_to_the_pushgateway(home: Path, tmp_path: Path) -> None:
+    assert shutil.which("prometheus-pushgateway"), "missing: run `apt-get update && apt-get install -y prometheus-pushgateway`"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    gateway = subprocess.Popen(
+        ["prometheus-pushgateway", f"--web.listen-address={address}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        until_answers(f"http://{address}/-/ready")
+        metrics.RECORDS_ACKNOWLEDGED.labels("pushed").inc(11)
+        endpoint.push(Config(metrics=MetricsSettings(pushgateway=f"http://{address}")), "jobs")
+        text = get(f"http://{address}/metrics")
+    finally:
+        gateway.terminate()
+        gateway.wait(20)
+    (line,) = [one for one in text.splitlines() if 'stream="pushed"' in one and "acknowledged_total" in one]
+    assert 'job="headrace"' in line
+    assert 'role="jobs"' in line
+    assert line.endswith(" 11")
+
+
+def test_a_pushgateway_that_is_away_is_a_warning_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        endpoint.push(Config(metrics=MetricsSettings(pushgateway="http://127.0.0.1:9")), "jobs")
+    assert "were not pushed" in caplog.text
+
+
+def until_answers(url: str, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            get(url)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
