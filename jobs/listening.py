@@ -15,7 +15,6 @@ from pyspark.sql.streaming.listener import StreamingQueryListener
 from jobs.progress import TableProgress
 from pipeline import metrics
 
-
 log = logging.getLogger("headrace.jobs")
 _DRAIN_MS = 5_000
 

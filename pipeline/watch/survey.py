@@ -154,13 +154,17 @@ def lag_of(shard_map: ShardMap, committed: Mapping[Place, int], bounds: Bounds) 
         if shard.place not in end:
             continue
         upto = end[shard.place] if shard.seal is None else shard.seal
-        # A child may stay in its parent's partition: it begins behind the parent's seal.
-        seals = [one.seal for one in shard_map.at_place(shard.place) if one.seal is not None and one.generation < shard.generation]
-        begins = max((seal + 1 for seal in seals), default=0)
+        begins = _begins(shard_map, shard)
         lag = max(0, upto - max(committed.get(shard.place, 0), low[shard.place], begins))
         if lag or shard.seal is None:
             lags[shard.id] = lag
     return lags
+
+
+def _begins(shard_map: ShardMap, shard: Shard) -> int:
+    """A child may stay in its parent's partition: it begins behind the parent's seal."""
+    older = (one for one in shard_map.at_place(shard.place) if one.generation < shard.generation)
+    return max((one.seal + 1 for one in older if one.seal is not None), default=0)
 
 
 def _shard_view(shard: Shard, low: Mapping[Place, int], end: Mapping[Place, int]) -> ShardView:
