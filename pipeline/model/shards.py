@@ -97,6 +97,7 @@ class ShardMap:
     ignored: int = 0
     _lows: tuple[int, ...] = ()
     _leaves: tuple[Shard, ...] = ()
+    _places: frozenset[Place] = frozenset()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -129,8 +130,9 @@ class ShardMap:
         return [shard for shard in self.in_lineage_order() if shard.place == place]
 
     @property
-    def places(self) -> set[Place]:
-        return {shard.place for shard in self.shards.values()}
+    def places(self) -> frozenset[Place]:
+        """Every partition that a shard was ever written to."""
+        return self._places
 
     # -- replay ------------------------------------------------------------------------------------------------------
 
@@ -161,9 +163,20 @@ class ShardMap:
         """The same map known to hold up to ``position``: what lay between was compacted away."""
         return self if position <= self.position else replace(self, position=position)
 
-    def _with_shards(self, shards: Mapping[str, Shard], **changes: Any) -> ShardMap:
-        leaves = tuple(sorted((s for s in shards.values() if s.state is not ShardState.SEALED), key=lambda s: s.low))
-        return replace(self, shards=shards, _leaves=leaves, _lows=tuple(s.low for s in leaves), **changes)
+    def _with_shards(self, changed: Mapping[str, Shard], **changes: Any) -> ShardMap:
+        """With these shards added or replaced. The rest is not looked at: a log of hundreds of reshards is replayed at every
+        start."""
+        leaves = [leaf for leaf in self._leaves if leaf.id not in changed]
+        leaves += [shard for shard in changed.values() if shard.state is not ShardState.SEALED]
+        leaves.sort(key=lambda shard: shard.low)
+        return replace(
+            self,
+            shards={**self.shards, **changed},
+            _leaves=tuple(leaves),
+            _lows=tuple(leaf.low for leaf in leaves),
+            _places=self._places.union(shard.place for shard in changed.values()),
+            **changes,
+        )
 
 
 def _created(shard_map: ShardMap, event: Mapping[str, Any], offset: int) -> ShardMap | None:
@@ -201,8 +214,8 @@ def _prepare(shard_map: ShardMap, event: Mapping[str, Any], offset: int) -> Shar
         return None
     scan_from = {p.id: int(event["scan_from"][p.id]) for p in parents}
     pending = Reshard(reshard, tuple(p.id for p in parents), tuple(children), scan_from, offset)
-    shards = dict(shard_map.shards) | {p.id: replace(p, state=ShardState.SEALING) for p in parents}
-    return shard_map._with_shards(shards, pending=dict(shard_map.pending) | {reshard: pending})
+    sealing = {p.id: replace(p, state=ShardState.SEALING) for p in parents}
+    return shard_map._with_shards(sealing, pending=dict(shard_map.pending) | {reshard: pending})
 
 
 def _commit(shard_map: ShardMap, event: Mapping[str, Any], offset: int) -> ShardMap | None:
@@ -212,22 +225,21 @@ def _commit(shard_map: ShardMap, event: Mapping[str, Any], offset: int) -> Shard
     seals = {parent: int(event["seals"][parent]) for parent in reshard.parents}
     if any(seals[parent] < reshard.scan_from[parent] for parent in reshard.parents):
         return None
-    shards = dict(shard_map.shards)
     child_ids = tuple(child.id for child in reshard.children)
-    for parent in reshard.parents:
-        shards[parent] = replace(shards[parent], state=ShardState.SEALED, seal=seals[parent], children=child_ids)
-    shards.update({child.id: child for child in reshard.children})
-    return shard_map._with_shards(shards, **_finished(shard_map, reshard))
+    changed = {
+        parent: replace(shard_map.shards[parent], state=ShardState.SEALED, seal=seal, children=child_ids)
+        for parent, seal in seals.items()
+    }
+    changed |= {child.id: child for child in reshard.children}
+    return shard_map._with_shards(changed, **_finished(shard_map, reshard))
 
 
 def _abort(shard_map: ShardMap, event: Mapping[str, Any], offset: int) -> ShardMap | None:
     reshard = shard_map.pending.get(str(event["reshard"]))
     if reshard is None:
         return None
-    shards = dict(shard_map.shards)
-    for parent in reshard.parents:
-        shards[parent] = replace(shards[parent], state=ShardState.OPEN)
-    return shard_map._with_shards(shards, **_finished(shard_map, reshard))
+    reopened = {parent: replace(shard_map.shards[parent], state=ShardState.OPEN) for parent in reshard.parents}
+    return shard_map._with_shards(reopened, **_finished(shard_map, reshard))
 
 
 def _claim(shard_map: ShardMap, event: Mapping[str, Any], offset: int) -> ShardMap | None:

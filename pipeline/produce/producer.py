@@ -30,7 +30,7 @@ from pipeline.produce.receipt import PendingReceipt
 from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
 from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats
-from pipeline.reshard.control_log import ControlLog, create_stream
+from pipeline.reshard.control_log import open_stream
 from pipeline.reshard.resharder import Finisher
 from pipeline.schema.encode import EntryEncoder
 from pipeline.schema.envelope import envelope_text
@@ -61,10 +61,13 @@ class Producer:
         self._encode = EntryEncoder(schema).encode
         self._registry = RegistryClient(config.connection)
         topics = Topics(config.connection)
-        create_stream(config.connection, settings, topics)
-        self._registry.register(schema.full_name, schema.text)
-        schema_id = self._registry.register(settings.subject, envelope_text(schema))
-        control = ControlLog(config.connection, settings, topics)
+        control = open_stream(config.connection, settings, topics)
+        try:
+            self._registry.register(schema.full_name, schema.text)
+            schema_id = self._registry.register(settings.subject, envelope_text(schema))
+        except BaseException:
+            control.close()
+            raise
         self.stream = settings
         self.name = name or uuid.uuid4().hex
         self.incarnation = control.claim(name) if name else 0

@@ -151,7 +151,13 @@ class ControlLog:
 
 
 def create_stream(connection: Connection, stream: StreamConfig, topics: Topics | None = None) -> ShardMap:
-    """Create a stream's topics and write CREATED; where it exists, just read it. Safe to call from many at once, and
+    """``open_stream``, for whoever needs no more than the map."""
+    with open_stream(connection, stream, topics) as log:
+        return log.map
+
+
+def open_stream(connection: Connection, stream: StreamConfig, topics: Topics | None = None) -> ControlLog:
+    """A stream's control log, after creating what there is not: its topics and CREATED. Safe to call from many at once, and
     after a crash in the middle: the first valid CREATED counts.
 
     Raises StreamConflictError where the data topic exists and is not ours, or has other settings than a stream needs.
@@ -160,8 +166,8 @@ def create_stream(connection: Connection, stream: StreamConfig, topics: Topics |
     topics.check_cluster()
     control_there, data_there = topics.describe(stream.control_topic), topics.describe(stream.topic)
     if control_there is not None and data_there is not None:
-        with suppress(UnknownStreamError), ControlLog(connection, stream, topics) as log:
-            return log.map
+        with suppress(UnknownStreamError):
+            return ControlLog(connection, stream, topics)
     if control_there is None and data_there is not None:
         raise StreamConflictError(
             f"topic {stream.topic} exists and is not a stream of Headrace (it has no {stream.control_topic}): choose another "
@@ -178,8 +184,7 @@ def create_stream(connection: Connection, stream: StreamConfig, topics: Topics |
     control = ControlTopic(connection, stream.control_topic)
     try:
         if _is_created(control):
-            with ControlLog(connection, stream, topics) as log:
-                return log.map
+            return ControlLog(connection, stream, topics)
         described = topics.describe(stream.topic)
         if described is None or not _is_empty(connection, described):
             raise StreamConflictError(f"topic {stream.topic} holds records that are not a stream's: choose another stream name")
@@ -199,8 +204,7 @@ def create_stream(connection: Connection, stream: StreamConfig, topics: Topics |
         )
     finally:
         control.close()
-    with ControlLog(connection, stream, topics) as log:
-        return log.map
+    return ControlLog(connection, stream, topics)
 
 
 def _is_created(control: ControlTopic) -> bool:
