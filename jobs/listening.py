@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,8 @@ log = logging.getLogger("headrace.jobs")
 _DRAIN_MS = 5_000
 
 
-def note_commit(progress: TableProgress) -> None:
-    """After each commit of a table."""
+def note_commit(progress: TableProgress, checksum: Mapping[str, Any] | None) -> None:
+    """After each commit of a table; ``checksum`` is what Delta noted beside the version about the whole table."""
     table = progress.table
     metrics.TABLE_VERSION.labels(table).set(progress.version)
     metrics.TABLE_RECORDS.labels(table).set(progress.records)
@@ -28,6 +28,9 @@ def note_commit(progress: TableProgress) -> None:
     metrics.TABLE_VOIDS.labels(table).set(progress.voids)
     metrics.TABLE_REJECTED.labels(table).set(progress.rejected)
     metrics.TABLE_COMMITTED.labels(table).set(time.time())
+    if checksum is not None:
+        metrics.TABLE_FILES.labels(table).set(int(checksum.get("numFiles", 0)))
+        metrics.TABLE_BYTES.labels(table).set(int(checksum.get("tableSizeBytes", 0)))
 
 
 class Listener(StreamingQueryListener):

@@ -15,12 +15,14 @@ from pyspark.sql import SparkSession
 
 from jobs.arguments import run_all, select
 from jobs.bronze import BronzeJob
+from jobs.commits import read_checksum
 from jobs.gold import GoldJob
 from jobs.listening import listening, note_commit
 from jobs.mode import Mode, parse_mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.silver import SilverJob
 from jobs.supervise import supervise
+from jobs.tables import table_path
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.observe.endpoint import push, serve
@@ -52,7 +54,7 @@ def run_tables(
 
     def report(progress: TableProgress) -> None:
         last[progress.table] = progress
-        note_commit(progress)
+        note_commit(progress, read_checksum(spark, table_path(config, progress.table), progress.version))
         if on_progress is not None:
             on_progress(progress)
 

@@ -98,6 +98,7 @@ VOIDS_SKIPPED = _counter("headrace_consumer_voids_skipped", "Messages outside th
 BAD_MESSAGES = _counter("headrace_consumer_bad_messages", "Messages that could not be decoded or are not the stream's", _GROUP)
 DEAD_LETTERS = _counter("headrace_consumer_dead_letters", "Records and messages put into the dead letters", _GROUP)
 COMMITS = _counter("headrace_consumer_commits", "Commits of a consumer group's positions", _GROUP)
+COMMIT_FAILURES = _counter("headrace_consumer_commit_failures", "Commits that failed and are tried again", _GROUP)
 REBALANCES = _counter("headrace_consumer_rebalances", "Assignments that gave a member partitions", _GROUP)
 LAG_MESSAGES = _live(
     "headrace_consumer_lag_messages", "Messages between this process's positions and the ends of its shards", _GROUP
@@ -123,6 +124,8 @@ TABLE_VOIDS = _gauge("headrace_table_voids", "Messages past their shard's seal s
 TABLE_REJECTED = _gauge(
     "headrace_table_rejected", "Rows with a reason instead of a value since the table was made (bronze)", _TABLE
 )
+TABLE_FILES = _gauge("headrace_table_files", "Data files of the newest version", _TABLE)
+TABLE_BYTES = _gauge("headrace_table_bytes", "Bytes of those files", _TABLE)
 TABLE_COMMITTED = _gauge("headrace_table_committed_timestamp_seconds", "When this driver last finished a micro-batch", _TABLE)
 TABLE_MICRO_BATCHES = _counter("headrace_table_micro_batches", "Micro-batches finished by this driver", _TABLE)
 TABLE_INPUT_ROWS = _counter("headrace_table_input_rows", "Rows (bronze: Kafka messages) read by micro-batches", _TABLE)

@@ -54,6 +54,7 @@ class _Counters:
         self.voids = metrics.VOIDS_SKIPPED.labels(stream, group)
         self.bad = metrics.BAD_MESSAGES.labels(stream, group)
         self.commits = metrics.COMMITS.labels(stream, group)
+        self.commit_failures = metrics.COMMIT_FAILURES.labels(stream, group)
         self.rebalances = metrics.REBALANCES.labels(stream, group)
 
 
@@ -143,7 +144,11 @@ class Reading:
 
     def commit(self) -> None:
         """Commit every position that moved. Raises BrokerUnavailableError: nothing is lost, some records come again."""
-        self._commit(self._moved(self._positions))
+        try:
+            self._commit(self._moved(self._positions))
+        except RetryableError:
+            self._counters.commit_failures.inc()
+            raise
 
     def close(self) -> None:
         """Commit and leave the group."""

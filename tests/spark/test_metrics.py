@@ -23,6 +23,8 @@ def test_a_driver_tells_what_its_tables_hold_and_how_its_micro_batches_went(lake
     assert value("headrace_table_records", **bronze) == 3
     assert value("headrace_table_rejected", **bronze) == 1
     assert value("headrace_table_records", **silver) == 2  # keys
+    assert value("headrace_table_files", **bronze) >= 1
+    assert value("headrace_table_bytes", **bronze) > 0
     assert value("headrace_table_version", **bronze) == shop.version()
     assert value("headrace_table_behind_messages", **bronze) == 0
     assert value("headrace_table_micro_batch_seconds_total", phase="addBatch", **bronze) > 0
