@@ -22,6 +22,18 @@ def put(config: Config, stream: str, rows: list[dict[str, Any]], **options: Any)
     return handed_over, seconds
 
 
+def put_many(config: Config, stream: str, rows: Any, **options: Any) -> tuple[float, float]:
+    """The same of ``put_many``; ``rows`` are dicts or a pyarrow table."""
+    with Producer(stream, config=config, **options) as producer:
+        started = time.perf_counter()
+        producer.put_many(rows, key="customer")
+        handed_over = time.perf_counter() - started
+        producer.flush(60)
+        seconds = time.perf_counter() - started
+        assert producer.stats.records_acknowledged == len(rows)
+    return handed_over, seconds
+
+
 def read(config: Config, stream: str, count: int) -> float:
     """Seconds from the first to the last of ``count`` records of ``for record in consumer``."""
     started = 0.0

@@ -7,6 +7,7 @@ for other shards. A receipt points at (aggregate, index) and follows ``moved`` w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,24 @@ class WaitingRecord:
         self.index = index
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Records encoded in one go (columns.py): entries with their sequence, one behind the other. Entry i ends at ``ends[i]``;
+    sequences count from ``places[0]``."""
+
+    body: memoryview
+    ends: memoryview
+    places: memoryview
+
+    def entries(self) -> list[bytes]:
+        """The entries, each without its sequence."""
+        starts = (0, *self.ends[:-1])
+        return [
+            bytes(self.body[start + len(RELATIVE[place - self.places[0]]) : end])
+            for start, end, place in zip(starts, self.ends, self.places, strict=True)
+        ]
+
+
 class Aggregate:
     """Records of one shard in sequence order. Owned by its producer's lock.
 
@@ -48,8 +67,10 @@ class Aggregate:
     """
 
     __slots__ = (
+        "_block",
         "_hashed",
         "_moved_to",
+        "_places",
         "_relative",
         "created_ms",
         "error",
@@ -78,7 +99,18 @@ class Aggregate:
         self.error: HeadraceError | None = None
         self._hashed: dict[int, int] = {}  # by index, only where the caller gave the hash key
         self._relative: list[bytes] = []  # what is left of ``parts`` after the acknowledgement
+        self._block: Block | None = None  # instead of ``parts``
+        self._places: memoryview | None = None
         self._moved_to: list[tuple[Aggregate, int]] = []
+
+    def fill(self, block: Block) -> None:
+        """Take records that were encoded in one go: all that this aggregate will hold."""
+        self._block, self._places = block, block.places
+        self.size_bytes = block.ends[-1]
+
+    def content(self) -> Sequence[bytes | memoryview]:
+        """Its entries with their sequences, in a row, as the message carries them."""
+        return self.parts if self._block is None else (self._block.body[: self._block.ends[-1]],)
 
     def append(self, seq: int, hashed: int | None, body: bytes) -> int:
         """Add a record; returns its index. ``hashed`` is a hash key given by the caller."""
@@ -93,24 +125,28 @@ class Aggregate:
 
     @property
     def count(self) -> int:
+        if self._places is not None:
+            return len(self._places)
         return len(self.parts) >> 1 or len(self._relative)
 
     @property
     def last_seq(self) -> int:
-        return self.first_seq + unzigzag(self._relatives()[-1])
+        return self.seq_at(self.count - 1)
 
     @property
     def seqs(self) -> list[int]:
         """The sequences of its records."""
-        return [self.first_seq + unzigzag(raw) for raw in self._relatives()]
+        return [self.seq_at(index) for index in range(self.count)]
 
     def seq_at(self, index: int) -> int:
+        if self._places is not None:
+            return self.first_seq + int(self._places[index] - self._places[0])
         return self.first_seq + unzigzag(self.parts[2 * index] if self.parts else self._relative[index])
 
     @property
     def bodies(self) -> list[bytes]:
         """The encoded entries of its records; none once it is acknowledged."""
-        return self.parts[1::2]
+        return self.parts[1::2] if self._block is None else self._block.entries()
 
     @property
     def hash_keys(self) -> list[int]:
@@ -156,9 +192,7 @@ class Aggregate:
         self._let_go()
 
     def _let_go(self) -> None:
-        self._relative = self._relatives()
+        self._relative = self.parts[::2]
         self.parts = []
+        self._block = None
         self._hashed = {}
-
-    def _relatives(self) -> list[bytes]:
-        return self.parts[::2] if self.parts else self._relative

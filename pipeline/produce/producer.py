@@ -21,17 +21,19 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import Config, StreamConfig, load_config
-from pipeline.errors import BrokerUnavailableError, ClosedError, ConfigError, RecordTooLargeError
+from pipeline.errors import BrokerUnavailableError, ClosedError, ConfigError, RecordTooLargeError, SchemaMismatchError
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE
 from pipeline.observe.endpoint import serve
+from pipeline.produce.columns import CHUNK_ROWS_MAX, ROW_BYTES, Columns, Receipts, chunks_of
 from pipeline.produce.receipt import PendingReceipt
 from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
-from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats
+from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats, now_ms
 from pipeline.reshard.control_log import open_stream
 from pipeline.reshard.resharder import Finisher
+from pipeline.schema.columns import ColumnEncoder
 from pipeline.schema.encode import EntryEncoder
 from pipeline.schema.envelope import envelope_text
 from pipeline.schema.value_schema import load_schema
@@ -81,6 +83,7 @@ class Producer:
         self._parts_max = 2 * (state.packer.records_max - 1)  # the record that fills an aggregate goes the long way
         self._timeout_s = settings.producer.put_timeout_s
         self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
+        self._columns = Columns(ColumnEncoder(schema), state.packer.bytes_max, state.packer.records_max)
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
         finish = partial(Finisher(config.connection, self._registry).finish, config.connection, settings)
         self._settle = SettleLoop(state, control, self.name, self.incarnation, finish)
@@ -138,21 +141,30 @@ class Producer:
         key: str | None = None,
         position: int | None = None,
         timeout: float | None = None,
-    ) -> list[PendingReceipt]:
+    ) -> Sequence[PendingReceipt]:
         """Take many records: dicts, or the rows of a pyarrow table. ``key`` names the column of the partition key (default:
-        the stream's ``key``); ``position`` is the first row's place in its source.
+        the stream's ``key``); ``position`` is the first row's place in its source; ``timeout`` counts for each chunk.
+
+        Many rows of flat records are encoded by columns, if the extra ``columns`` is installed: then they are aggregates of
+        their own, which wait for no linger.
 
         Raises as ``put`` does, at the first row that fails: the rows before it were taken.
         """
         column = key or self.stream.key
         if column is None:
             raise ConfigError(f"put_many needs key=, the column of the partition key (or `key:` in stream {self.stream.name})")
-        if isinstance(rows, pa.Table | pa.RecordBatch):
-            rows = rows.to_pylist()
-        return [
-            self.put(row, str(row[column]), position=None if position is None else position + index, timeout=timeout)
-            for index, row in enumerate(rows)
-        ]
+        receipts = Receipts()
+        limits = self._state.limits
+        rows_max = max(1, min(CHUNK_ROWS_MAX, limits.buffer_records_max // 2, limits.buffer_bytes_max // ROW_BYTES))
+        for chunk in chunks_of(rows, rows_max, limits.buffer_bytes_max // 8):
+            at = None if position is None else position + len(receipts)
+            if not self._put_columns(chunk, column, at, timeout, receipts):
+                each = chunk.to_pylist() if isinstance(chunk, pa.RecordBatch) else chunk
+                for index, row in enumerate(each):
+                    receipts.add(
+                        self.put(row, _key_of(row, column), position=None if at is None else at + index, timeout=timeout)
+                    )
+        return receipts
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything put so far is acknowledged or has failed. Raises BrokerUnavailableError after ``timeout``
@@ -249,6 +261,33 @@ class Producer:
             state.locked_remember(key)
         return PendingReceipt(state.locked_put(key, hashed, body, state.next_seq if position is None else position))
 
+    def _put_columns(
+        self, chunk: pa.RecordBatch | list[Any], column: str, position: int | None, timeout: float | None, receipts: Receipts
+    ) -> bool:
+        """Put a chunk as whole aggregates. False where its rows have to go one by one."""
+        state, rows = self._state, len(chunk)
+        while True:
+            shard_map = state.settled.shard_map
+            if not self._columns.worth(rows, shard_map):
+                return False
+            pieces = self._columns.pieces(chunk, column, shard_map, time_ns() // 1_000_000)
+            if pieces is None:
+                return False
+            size_bytes = sum(piece.entries.ends[-1] for piece in pieces) + rows * RECORD_OVERHEAD_BYTES
+            if size_bytes > state.limits.buffer_bytes_max:
+                return False
+            with state.lock:
+                self._check_position(position)
+                state.locked_wait_for_room(size_bytes, rows, self._timeout_s if timeout is None else timeout)
+                self._check_position(position)
+                if state.settled.shard_map.leaves != shard_map.leaves:
+                    continue  # resharded meanwhile
+                first_seq = state.next_seq if position is None else position
+                aggregates = [piece.aggregate(first_seq, now_ms()) for piece in pieces]
+                state.locked_put_aggregates(aggregates, first_seq + rows, size_bytes, rows)
+                receipts.add_chunk([(made, piece.rows) for made, piece in zip(aggregates, pieces, strict=True)], rows)
+                return True
+
     def _check_position(self, position: int | None) -> None:
         if self._by_position is None:
             if position is not None and not self._named:
@@ -261,6 +300,13 @@ class Producer:
             raise ValueError("give every record of a producer a position, or none: their sequences would overlap")
         if position is not None and not self._state.next_seq <= position <= MAX_SEQ:
             raise ValueError(f"positions have to rise: {position} after {self._last_put_seq}")
+
+
+def _key_of(row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column)
+    if value is None:
+        raise SchemaMismatchError(column, "the partition key is missing")
+    return str(value)
 
 
 def _override(stream: StreamConfig, overrides: Mapping[str, Any]) -> StreamConfig:

@@ -96,7 +96,7 @@ class SendLoop:
 
     def _send(self, parcel: Aggregate) -> None:
         stamp = self._stamper.stamp(parcel, now_ms())
-        message = b"".join((self._frame, zigzag(parcel.count), *parcel.parts, b"\x00"))
+        message = b"".join((self._frame, zigzag(parcel.count), *parcel.content(), b"\x00"))
         place = self._state.settled.shard_map.shards[parcel.shard].place
         self._find(place)
         self._state.stats.aggregates_sent += 1

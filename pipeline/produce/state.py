@@ -133,6 +133,16 @@ class ProducerState:
             self.work.notify()
         return aggregate, index
 
+    def locked_put_aggregates(self, aggregates: list[Aggregate], next_seq: int, size_bytes: int, records: int) -> None:
+        """Take whole aggregates for which there is room: behind what is packed for their shards."""
+        for aggregate in aggregates:
+            aggregate.settled = self.settled
+        self.locked_enqueue(self.packer.seal({aggregate.shard for aggregate in aggregates}))
+        self.locked_enqueue(aggregates)
+        self.full_seq += next_seq - self.next_seq - records
+        self.next_seq = next_seq
+        self.free_bytes -= size_bytes
+
     def locked_remember(self, key: str) -> None:
         """The next records of this key go straight into its shard's open aggregate."""
         if len(self.lanes) >= KEYS_MAX:

@@ -57,6 +57,14 @@ def raw_messages(bootstrap: str, topic: str, partitions: int) -> list[Any]:
     return out
 
 
+def read_entries(config: Any, stream: str, partitions: int) -> list[dict[str, Any]]:
+    """Every entry of a topic's aggregates, by the plain client's own deserializer."""
+    deserialize = AvroDeserializer(SchemaRegistryClient({"url": config.connection.registry}))
+    context = SerializationContext(stream, MessageField.VALUE)
+    messages = raw_messages(config.connection.bootstrap, stream, partitions)
+    return [entry for message in messages for entry in deserialize(message.value(), context)["records"]]
+
+
 def test_receipts_name_rising_places_when_records_of_one_key_are_acknowledged(order_config: Make) -> None:
     config, stream = order_config()
     with Producer(stream, config=config, linger_ms=1) as producer:

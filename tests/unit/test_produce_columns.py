@@ -1,0 +1,124 @@
+"""Chunks of rows as whole aggregates: cut by shard, in order, within the bounds; and receipts made only when asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.model.keys import HASH_NAME, even_ranges, hash_key
+from pipeline.model.shards import CREATED, Shard, ShardMap, shard_event
+from pipeline.produce.aggregate import State
+from pipeline.produce.columns import Columns, Receipts, chunks_of
+from pipeline.produce.pack import Packer
+from pipeline.produce.receipt import PendingReceipt
+from pipeline.schema.columns import ColumnEncoder
+from pipeline.schema.encode import EntryEncoder
+from pipeline.schema.value_schema import parse_schema
+
+pytest.importorskip("pyruhvro")
+SCHEMA = parse_schema(
+    {"type": "record", "name": "R", "fields": [{"name": "key", "type": "string"}, {"name": "number", "type": "int"}]}
+)
+ENCODE = EntryEncoder(SCHEMA).encode
+
+
+def three_shards() -> ShardMap:
+    shards = [Shard(f"s{index}", low, high, "t", index) for index, (low, high) in enumerate(even_ranges(3))]
+    event = {"type": CREATED, "shards": [shard_event(s) for s in shards], "hash": HASH_NAME, "subject": "s"}
+    return ShardMap().apply(event | {"ordering": "strict"}, 0)
+
+
+def some_rows(count: int) -> list[dict[str, Any]]:
+    return [{"key": f"key-{n * 7 % 13}", "number": n} for n in range(count)]
+
+
+def columns(bytes_max: int = 100_000, records_max: int = 10_000) -> Columns:
+    return Columns(ColumnEncoder(SCHEMA), bytes_max, records_max)
+
+
+@pytest.mark.parametrize("table", [False, True])
+def test_each_row_is_in_an_aggregate_of_its_shard_under_its_sequence(table: bool) -> None:
+    rows, shard_map = some_rows(500), three_shards()
+    chunk = pa.RecordBatch.from_pylist(rows, pa.schema({"key": pa.string(), "number": pa.int32()})) if table else rows
+    pieces = columns(bytes_max=2_000, records_max=90).pieces(chunk, "key", shard_map, 5)
+    assert pieces is not None
+    seen: dict[int, bytes] = {}
+    last: dict[str, int] = {}
+    for piece in pieces:
+        made = piece.aggregate(1000, 0)
+        assert made.size_bytes <= 2_000
+        assert made.count <= 90
+        assert made.seqs == sorted(made.seqs)
+        assert made.first_seq > last.get(made.shard, -1), "an order in which they may be put"
+        last[made.shard] = made.last_seq
+        for seq, body, hashed in zip(made.seqs, made.bodies, made.hash_keys, strict=True):
+            assert shard_map.route(hashed).id == made.shard
+            seen[seq] = body
+    assert seen == {1000 + n: ENCODE(row["key"], None, 0, 5, None, row) for n, row in enumerate(rows)}
+
+
+def test_the_records_of_a_block_can_be_packed_again_and_their_receipts_follow() -> None:
+    pieces = columns().pieces(some_rows(40), "key", three_shards(), 5)
+    assert pieces is not None
+    made = pieces[1].aggregate(0, 0)
+    seqs, bodies = made.seqs, made.bodies
+    again = list(Packer(None).repack("s9", made.records(), 0))
+    assert [one.seqs for one in again] == [[seq] for seq in seqs]
+    assert [one.bodies[0] for one in again] == bodies
+    again[3].acknowledge(8)
+    assert made.resolve(3)[0].state is State.ACKNOWLEDGED
+
+
+def test_rows_that_are_cut_too_unevenly_are_left_to_the_rows_way() -> None:
+    rows = some_rows(400)
+    for row in rows[:30]:
+        row["key"] = "k" * 300
+    shard_map = three_shards()
+    assert columns(bytes_max=2_000).pieces(rows, "key", shard_map, 5) is None
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"key": None, "number": 1}], [{"key": "a", "number": "1"}], [{"key": "a"}], [["key", "number"]]]
+)
+def test_rows_that_do_not_fit_are_left_to_the_rows_way(rows: list[Any]) -> None:
+    assert columns().pieces(rows, "key", three_shards(), 5) is None
+
+
+def test_a_key_that_is_no_column_is_left_to_the_rows_way() -> None:
+    assert columns().pieces(some_rows(3), "nothing", three_shards(), 5) is None
+    table = pa.RecordBatch.from_pylist(some_rows(3), pa.schema({"key": pa.string(), "number": pa.int32()}))
+    assert columns().pieces(table, "nothing", three_shards(), 5) is None
+
+
+def test_few_rows_a_shard_are_not_worth_aggregates_of_their_own() -> None:
+    assert not columns().worth(300, three_shards())
+    assert columns().worth(3_000, three_shards())
+
+
+def test_chunks_keep_the_order_and_are_bounded() -> None:
+    table = pa.table({"n": range(100_000)})
+    chunks = list(chunks_of(table, 99_999, 80_000))
+    assert max(len(chunk) for chunk in chunks) <= 10_000
+    assert [n for chunk in chunks for n in chunk.column("n").to_pylist()] == list(range(100_000))
+    listed = list(chunks_of(iter(range(101)), 100, 1))
+    assert [len(chunk) for chunk in listed] == [100, 1]
+    assert list(chunks_of(pa.table({"n": pa.array([], pa.int64())}), 10, 100)) == []
+
+
+def test_receipts_stand_in_the_order_of_the_rows() -> None:
+    rows, shard_map = some_rows(100), three_shards()
+    receipts = Receipts()
+    pieces = columns().pieces(rows, "key", shard_map, 5)
+    assert pieces is not None
+    made = [piece.aggregate(0, 0) for piece in pieces]
+    one_by_one = PendingReceipt((made[0], 0))
+    receipts.add(one_by_one)
+    receipts.add_chunk([(aggregate, piece.rows) for aggregate, piece in zip(made, pieces, strict=True)], len(rows))
+    receipts.add(one_by_one)
+    assert len(receipts) == 102
+    assert [aggregate.seq_at(index) for aggregate, index in receipts[1:-1]] == list(range(100))
+    assert receipts[0] is receipts[-1] is one_by_one
+    for n, (aggregate, _) in enumerate(receipts[1:-1]):
+        assert aggregate.shard == shard_map.route(hash_key(rows[n]["key"])).id
