@@ -1,4 +1,4 @@
-"""Grafana's dashboards as code: `python docker/grafana/build.py` writes docker/grafana/dashboards/*.json, which Grafana provisions.
+"""Grafana's dashboards as code: `python docker/grafana/build.py` writes docker/grafana/dashboards/*.json, to be provisioned.
 
 A test checks that the committed files are what this gives, and holds them to the rules of Grafana's dashboard linter.
 """

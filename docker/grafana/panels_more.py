@@ -6,6 +6,8 @@ from panels import GROUP, MESSAGES, RECORDS, RECORDS_PER_S, SECONDS, STREAM, TAB
 
 _BY_SHARD = rate("headrace_producer_shard_records_total", "@S", "stream, shard")
 
+_USED = "max by (stream) (headrace_stream_partitions_used{@S})"
+
 SHARDS = Board(
     "headrace-shards",
     "Headrace / Shards",
@@ -63,7 +65,7 @@ SHARDS = Board(
             "percentunit",
             (
                 (
-                    "max by (stream) (headrace_stream_partitions_used{@S}) / max by (stream) (headrace_stream_partitions_max{@S})",
+                    f"{_USED} / {_USED.replace('used', 'max')}",
                     "{{stream}}",
                 ),
             ),

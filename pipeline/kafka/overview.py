@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
-from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError
-from pipeline.kafka.settings import log
+from pipeline.kafka.groups import Groups
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
 
@@ -28,13 +26,9 @@ class Metadata:
     lacking: dict[str, int]
 
 
-class Overview:
-    """Raises BrokerUnavailableError when nothing answers in ``timeout_s``."""
-
-    def __init__(self, connection: Connection, timeout_s: float = 15.0) -> None:
-        self._bootstrap = connection.bootstrap
-        self._timeout_s = timeout_s
-        self._admin = AdminClient(connection.kafka_settings() | {"client.id": "headrace", "logger": log})
+class Overview(Groups):
+    """Raises BrokerUnavailableError when nothing answers in time. One client for all: ``metadata`` is also what makes
+    partitions known to it that a reshard added; ask it before ``bounds``."""
 
     def metadata(self) -> Metadata:
         try:
@@ -49,7 +43,7 @@ class Overview:
 
     def groups(self) -> list[str]:
         """The first GROUPS_MAX groups by name."""
-        listed = self._wait(self._admin.list_consumer_groups(request_timeout=self._timeout_s), "list the groups")
+        listed = self._answer(self._admin.list_consumer_groups(request_timeout=self._timeout_s), "list the groups")
         return sorted(one.group_id for one in listed.valid)[:GROUPS_MAX]
 
     def committed(self, groups: Iterable[str], places: Iterable[Place]) -> dict[str, dict[Place, int]]:
@@ -63,13 +57,13 @@ class Overview:
             futures |= self._admin.list_consumer_group_offsets(request, request_timeout=self._timeout_s)
         found: dict[str, dict[Place, int]] = {}
         for group, future in futures.items():
-            answer = self._wait(future, f"read what group {group} committed")
+            answer = self._answer(future, f"read what group {group} committed")
             offsets = {(tp.topic, tp.partition): tp.offset for tp in answer.topic_partitions if tp.offset >= 0}
             if offsets:
                 found[group] = offsets
         return found
 
-    def _wait(self, future: Any, doing: str) -> Any:
+    def _answer(self, future: Any, doing: str) -> Any:
         try:
             return future.result(self._timeout_s + 5)
         except KafkaException as error:

@@ -23,6 +23,7 @@ class Exporter:
         self.url = serve(config, "exporter")
         self._surveyor = Surveyor(config)
         self._newest: Survey | None = None
+        self._failing = False
         metrics.SURVEY_FAILURES.inc(0)
         metrics.LIVE.watch(self.read_gauges)
 
@@ -46,8 +47,11 @@ class Exporter:
         except RetryableError as error:
             self._newest = None
             metrics.SURVEY_FAILURES.inc()
-            log.warning("the cluster was not surveyed: %s", error)
+            if not self._failing:  # an outage is one line, not one every few seconds
+                log.warning("the cluster is not surveyed for now: %s", error)
+            self._failing = True
             return None
+        self._failing = False
         metrics.SURVEY_SECONDS.observe(survey.seconds)
         metrics.SURVEYED.set(time.time())
         return survey

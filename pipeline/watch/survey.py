@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from pipeline.config import Config
 from pipeline.errors import RetryableError, StopError
-from pipeline.kafka.groups import Groups
 from pipeline.kafka.overview import Metadata, Overview
 from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE
@@ -69,7 +68,6 @@ class Surveyor:
         self._config = config
         self._clock = clock
         self._overview = Overview(config.connection)
-        self._groups = Groups(config.connection)
         self._topics = Topics(config.connection)
         self._logs: dict[str, ControlLog] = {}
         self._pending_since: dict[tuple[str, str], float] = {}
@@ -79,10 +77,12 @@ class Surveyor:
         began = self._clock()
         metadata = self._overview.metadata()
         maps, problems = self._maps(metadata)
+        if not all(partition < metadata.partitions.get(topic, 0) for one in maps.values() for topic, partition in one.places):
+            metadata = self._overview.metadata()  # a reshard came between
         dead = {name: (self._config.stream(name).dead_topic, 0) for name in maps}
         places = {place for one in maps.values() for place in one.places}
         asked = places | {place for place in dead.values() if place[0] in metadata.partitions}
-        bounds = self._groups.bounds(sorted(asked))
+        bounds = self._overview.bounds(sorted(asked))
         committed = self._overview.committed(self._overview.groups(), sorted(places))
         views = [self._view(name, shard_map, bounds, committed, dead[name]) for name, shard_map in maps.items()]
         views += [_unreadable(name, self._config.stream(name).partitions_max, text) for name, text in problems.items()]
