@@ -75,7 +75,7 @@ class Consumer:
             group,
             self._control,
             unpacker,
-            Finisher(config.connection, registry),
+            Finisher(config.connection),
             start=begin,
             protocol=group_protocol,
         )

@@ -85,7 +85,7 @@ class Producer:
         self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
         self._columns = Columns(ColumnEncoder(schema), state.packer.bytes_max, state.packer.records_max)
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
-        finish = partial(Finisher(config.connection, self._registry).finish, config.connection, settings)
+        finish = partial(Finisher(config.connection, schema_id).finish, config.connection, settings)
         self._settle = SettleLoop(state, control, self.name, self.incarnation, finish)
         self._closed = False
         serve(config, "producer")

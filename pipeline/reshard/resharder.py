@@ -103,6 +103,7 @@ class Resharder:
     def _reshard(self, ranges: Ranges) -> Resharded:
         control, markers = self._control, self._finisher.markers
         control.check_topic_ids()
+        self._finisher.end_value(self._stream)  # before anything is pending: the registry may be down
         for _ in range(TRIES):
             shard_map = control.barrier()
             if shard_map.pending:
@@ -169,10 +170,11 @@ class Finisher:
     """Finishes every pending reshard of a control log, or aborts one whose parents cannot be written; for producers and
     readers that meet one. Holds no connection between calls. Not thread-safe."""
 
-    def __init__(self, connection: Connection, registry: RegistryClient | None = None) -> None:
+    def __init__(self, connection: Connection, schema_id: int | None = None) -> None:
+        """``schema_id`` is that of the stream's aggregates, if it is known: without, the registry has to answer."""
         self.markers = Markers(connection)
         self._connection = connection
-        self._registry = registry
+        self._schema_id = schema_id
 
     def __call__(self, control: ControlLog) -> None:
         """Logs what stays pending: somebody may have more luck."""
@@ -202,7 +204,7 @@ class Finisher:
             start = reshard.scan_from[parent_id]
             found = None if new else self.markers.find_end(place, parent_id, reshard.id, start, TIMEOUT_S)
             if found is None:
-                self.markers.write_end(place, parent_id, reshard.id, self._end_value(control.stream.subject), TIMEOUT_S)
+                self.markers.write_end(place, parent_id, reshard.id, self.end_value(control.stream), TIMEOUT_S)
                 found = self.markers.find_end(place, parent_id, reshard.id, start, TIMEOUT_S)
             if found is None:
                 raise RetryableError(f"the END of shard {parent_id} was written and is not found yet")
@@ -212,11 +214,14 @@ class Finisher:
     def close(self) -> None:
         self.markers.close()
 
-    def _end_value(self, subject: str) -> bytes:
-        """An aggregate without records, so that any client of the topic can read it."""
-        self._registry = self._registry or RegistryClient(self._connection)
-        latest = self._registry.latest(subject)
-        return frame(latest[0], EMPTY_AGGREGATE) if latest else b""
+    def end_value(self, stream: StreamConfig) -> bytes:
+        """An aggregate without records, so that any client of the topic can read it. Raises RegistryUnavailableError."""
+        if self._schema_id is None:
+            latest = RegistryClient(self._connection).latest(stream.subject)
+            if latest is None:
+                return b""
+            self._schema_id = latest[0]
+        return frame(self._schema_id, EMPTY_AGGREGATE)
 
 
 def _open_shard(shard_map: ShardMap, shard_id: str, stream: str) -> Shard:
