@@ -38,7 +38,7 @@ def read(config: Config, stream: str, count: int) -> float:
     """Seconds from the first to the last of ``count`` records of ``for record in consumer``."""
     started = 0.0
     seen = 0
-    with Consumer(stream, group="bench", config=config) as consumer:
+    with Consumer(stream, group=f"bench-{time.time_ns()}", config=config) as consumer:
         for _ in consumer:
             started = started or time.perf_counter()
             seen += 1

@@ -57,7 +57,7 @@ def read(connection: Connection, topic: str, count: int) -> float:
     registry = SchemaRegistryClient({"url": connection.registry})
     deserialize = AvroDeserializer(registry)
     context = SerializationContext(topic, MessageField.VALUE)
-    consumer = Consumer(connection.kafka_settings() | {"group.id": "plain", "auto.offset.reset": "earliest"})
+    consumer = Consumer(connection.kafka_settings() | {"group.id": f"plain-{time.time_ns()}", "auto.offset.reset": "earliest"})
     consumer.subscribe([topic])
     started = 0.0
     seen = 0

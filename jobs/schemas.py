@@ -42,7 +42,7 @@ class StreamSchemas:
     def __init__(self, connection: Connection, stream: StreamConfig, registry: RegistryClient | None = None) -> None:
         self._stream = stream
         self._registry = registry or RegistryClient(connection, REGISTRY_TIMEOUT_S)
-        self.own = load_schema(stream.schema_path)
+        self.own = load_schema(stream.avro_schema)
         self._writers: dict[int, Writer] = {}
 
     def writers(self, ids: Iterable[int]) -> tuple[list[Writer], list[BadId]]:

@@ -19,6 +19,7 @@
     │   ├── UpgradeRequiredError      the control log holds an event of a newer version
     │   ├── ControlLogError           the control log is missing, shorter than read, or damaged
     │   ├── TrimmedError              retention removed records that were not yet read
+    │   ├── HandlerError              a handler failed for good, and its policy is to stop
     │   ├── ReshardRefusedError       a split or a merge that is not valid here
     │   ├── StackError                the embedded stack cannot start or is not ours
     │   └── TableError                a table path or its Spark checkpoint is not what it should be
@@ -142,6 +143,10 @@ class ControlLogError(StopError):
 
 class TrimmedError(StopError):
     """Retention removed records before they were read."""
+
+
+class HandlerError(StopError):
+    """A record's handler raised to the end of its retries, and ``on_failure`` is ``stop``."""
 
 
 class ReshardRefusedError(StopError):

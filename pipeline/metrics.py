@@ -96,7 +96,20 @@ RECORDS_HANDLED = _counter("headrace_consumer_records_handled", "User records ha
 REPEATS_DROPPED = _counter("headrace_consumer_repeats_dropped", "User records left out as repeats", _GROUP)
 VOIDS_SKIPPED = _counter("headrace_consumer_voids_skipped", "Messages outside the stream: after their shard's seal", _GROUP)
 BAD_MESSAGES = _counter("headrace_consumer_bad_messages", "Messages that could not be decoded or are not the stream's", _GROUP)
-DEAD_LETTERS = _counter("headrace_consumer_dead_letters", "Records and messages put into the dead letters", _GROUP)
+DUPLICATES_DROPPED = _counter(
+    "headrace_consumer_duplicates_dropped", "User records left out by their explicit dedup id", _GROUP
+)
+READ_BYTES = _counter("headrace_consumer_read_bytes", "Bytes of the messages read, after decompression", _GROUP)
+TRIMMED = _counter("headrace_consumer_trimmed_offsets", "Offsets that retention removed unread, passed over", _GROUP)
+RETRIES = _counter("headrace_consumer_retries", "Handlers called again after they raised", _GROUP)
+DEAD_LETTERS = _counter(
+    "headrace_consumer_dead_letters", "Records and messages put into the dead letters, by error class", [*_GROUP, "reason"]
+)
+HANDLER_SECONDS = _histogram("headrace_consumer_handler_seconds", "How long a handler took for a record, each try", _GROUP)
+COMMIT_SECONDS = _histogram("headrace_consumer_commit_seconds", "How long a commit took, its marks included", _GROUP)
+GATE_WAIT_SECONDS = _counter(
+    "headrace_consumer_gate_wait_seconds", "Time that assigned partitions waited before they were read", _GROUP
+)
 COMMITS = _counter("headrace_consumer_commits", "Commits of a consumer group's positions", _GROUP)
 COMMIT_FAILURES = _counter("headrace_consumer_commit_failures", "Commits that failed and are tried again", _GROUP)
 REBALANCES = _counter("headrace_consumer_rebalances", "Assignments that gave a member partitions", _GROUP)

@@ -39,7 +39,7 @@ def create(name: Name, as_json: Json = False) -> None:
     """Create a stream of headrace.yml: its topics, its shards, its schema subject."""
     config = load_config()
     settings = config.stream(name)
-    schema = load_schema(settings.schema_path)
+    schema = load_schema(settings.avro_schema)
     shard_map = create_stream(config.connection, settings)
     registry = RegistryClient(config.connection)
     registry.register(schema.full_name, schema.text)

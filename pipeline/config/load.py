@@ -180,7 +180,8 @@ def _resolve(config: Config, file: Path, env: Mapping[str, str]) -> Config:
     def absolute(path: Path) -> Path:
         return path if path.is_absolute() else base / path
 
-    streams = {n: s.model_copy(update={"schema_path": absolute(s.schema_path)}) for n, s in config.streams.items()}
+    schemas = {name: stream.schema_path and absolute(stream.schema_path) for name, stream in config.streams.items()}
+    streams = {name: stream.model_copy(update={"schema_path": schemas[name]}) for name, stream in config.streams.items()}
     tables = {n: t.model_copy(update={"sql": absolute(t.sql) if t.sql else None}) for n, t in config.tables.items()}
     warehouse = config.warehouse
     if "://" not in warehouse:

@@ -51,7 +51,10 @@ class StreamConfig(_Strict):
     """A stream: a data topic, its control topic, its shards, its schema subject and its ordering mode."""
 
     name: str = ""
-    schema_path: Path = Field(alias="schema")
+    schema_path: Path | None = Field(None, alias="schema", description="Avro schema of the values; only other formats go without")
+    format: Literal["headrace", "avro", "json", "bytes"] = Field(
+        "headrace", description="avro, json, bytes: a topic of other producers, one record a message, that is only consumed"
+    )
     shards: int = Field(4, ge=1, le=10_000, description="first shards; split and merge change them later")
     partitions_max: int = Field(500, ge=1, le=100_000)
     key: str | None = Field(None, description="column that put_many and `headrace produce` take the partition key from")
@@ -67,6 +70,19 @@ class StreamConfig(_Strict):
         if not re.fullmatch(r"off|exact|window [1-9][0-9]*(s|m|h|d)", value):
             raise ValueError("expected off, exact, or `window 1h` (a number and s, m, h or d)")
         return value
+
+    @model_validator(mode="after")
+    def _has_schema(self) -> StreamConfig:
+        if self.schema_path is None and self.format == "headrace":
+            raise ValueError("schema: is missing (only a foreign topic, `format: avro|json|bytes`, has none)")
+        return self
+
+    @property
+    def avro_schema(self) -> Path:
+        """The path of the value schema. Raises ConfigError for a foreign topic without one, or that is not for writing."""
+        if self.schema_path is None or self.format != "headrace":
+            raise ConfigError(f"stream {self.name} is a foreign topic (`format: {self.format}`): it can only be consumed")
+        return self.schema_path
 
     @property
     def topic(self) -> str:

@@ -67,6 +67,7 @@ class MarksTopic:
         self.topic = f"{stream}.marks"
         Topics(connection).create(self.topic, 1, {"cleanup.policy": "compact"})
         self._writer = Writer(connection)
+        self._writer.prepare()
 
     def write(self, place: Place, turn: str, position: Position, marks: dict[str, Any]) -> int:
         """Write the marks of a place as of a position; returns the pointer to commit beside it."""

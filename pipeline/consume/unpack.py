@@ -6,21 +6,25 @@ The same decisions as the Spark job's survey, by the same core: void (pipeline/m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import repeat
 from typing import Any
 
 from pipeline.config import StreamConfig
+from pipeline.consume.foreign import foreign_record
+from pipeline.consume.parts import Schemas
+from pipeline.consume.redriven import first_lives
 from pipeline.errors import DecodeError, SchemaError
 from pipeline.kafka.group_reader import Fetched
-from pipeline.kafka.registry_client import RegistryClient, UnknownSchemaIdError
+from pipeline.kafka.registry_client import UnknownSchemaIdError
 from pipeline.model.keys import hash_key, salted_key
-from pipeline.model.record import OrderToken, Record
+from pipeline.model.record import Origin, Record
 from pipeline.model.repeats import Marks, Verdict, is_repeat
 from pipeline.model.shards import Shard, ShardMap
 from pipeline.model.stamp import END_HEADER, STAMP_HEADER, Stamp, decode_stamp
-from pipeline.schema.decode import AggregateDecoder
+from pipeline.schema.decode import AggregateDecoder, Columns
 from pipeline.schema.framing import split_frame
 from pipeline.schema.value_schema import ValueSchema
 
@@ -37,15 +41,39 @@ class Kind(Enum):
 
 @dataclass(slots=True)
 class Unpacked:
-    """What a message came to. ``records`` are those to handle; ``repeats`` were left out. For BAD, ``error`` says why."""
+    """What a message came to. ``kept`` are the indices of the records to handle; ``repeats`` were left out. For BAD,
+    ``error`` says why. ``duplicates`` counts those left out by their explicit dedup ids."""
 
     kind: Kind
     fetched: Fetched
     shard: Shard | None = None
     stamp: Stamp | None = None
-    records: list[Record] = field(default_factory=list)
+    origin: Origin | None = None
+    columns: Columns | None = None
+    kept: Sequence[int] = ()
     repeats: int = 0
+    duplicates: int = 0
     error: DecodeError | SchemaError | None = None
+    _records: list[Record] | None = field(default=None, repr=False)
+
+    @property
+    def records(self) -> list[Record]:
+        """The records to handle."""
+        if self._records is None:
+            columns, origin, kept = self.columns, self.origin, self.kept
+            if columns is None or origin is None:
+                self._records = []
+            elif len(kept) == len(columns):
+                self._records = list(map(Record, repeat(origin), kept, columns.keys, columns.values))
+            else:
+                keys, values = columns.keys, columns.values
+                self._records = [Record(origin, index, keys[index], values[index]) for index in kept]
+        return self._records
+
+    def skip_below(self, index: int) -> None:
+        """Records before ``index`` were handled by an earlier reader."""
+        self.kept = [one for one in self.kept if one >= index]
+        self._records = None
 
 
 class Unpacker:
@@ -57,7 +85,7 @@ class Unpacker:
     def __init__(
         self,
         stream: StreamConfig,
-        registry: RegistryClient,
+        registry: Schemas,
         reader: ValueSchema | None,
         find_shard: Callable[[str], ShardMap],
     ) -> None:
@@ -66,12 +94,13 @@ class Unpacker:
         self._reader = reader
         self._find_shard = find_shard
         self._decoders: dict[int, AggregateDecoder] = {}
+        self.with_values = True  # False: values may stay in Arrow's columns
 
     def unpack(self, fetched: Fetched, marks: Marks) -> Unpacked:
-        """Judge and decode one message. Does not change ``marks``: that is done when its records are handled."""
-        stamp_bytes = _header(fetched, STAMP_HEADER)
+        """Judge and decode one message. Does not change ``marks``: that is done when its records are taken."""
+        stamp_bytes = fetched.header(STAMP_HEADER)
         if stamp_bytes is None:
-            if _header(fetched, END_HEADER) is not None:
+            if fetched.header(END_HEADER) is not None and self._stream.format == "headrace":
                 return Unpacked(Kind.END, fetched)
             return self._foreign(fetched)
         try:
@@ -82,13 +111,18 @@ class Unpacker:
             verdict, ranges = marks.judge(stamp.producer, stamp.first_seq, stamp.last_seq, shard.low, shard.high)
             if verdict is Verdict.REPEAT:
                 return Unpacked(Kind.REPEAT, fetched, shard, stamp, repeats=stamp.count)
-            records = self._decode(fetched, shard, stamp)
+            columns, origin = self._decode(fetched, shard, stamp)
         except (DecodeError, SchemaError) as error:
             return Unpacked(Kind.BAD, fetched, error=error)
-        kept = records
+        kept: Sequence[int] = range(len(columns))
         if verdict is Verdict.PARTLY:
-            kept = [r for r in records if not is_repeat(ranges, hash_key(salted_key(r.key, r.salt)), r.seq)]
-        return Unpacked(Kind.RECORDS, fetched, shard, stamp, kept, len(records) - len(kept))
+            first, places = stamp.first_seq, zip(columns.keys, columns.salts, columns.seqs, strict=True)
+            kept = [
+                index
+                for index, (key, salt, seq) in enumerate(places)
+                if not is_repeat(ranges, hash_key(salted_key(key, salt)), first + seq)
+            ]
+        return Unpacked(Kind.RECORDS, fetched, shard, stamp, origin, columns, kept, len(columns) - len(kept))
 
     def _shard(self, stamp: Stamp, fetched: Fetched) -> Shard:
         shard_map = self._find_shard(stamp.shard)
@@ -100,81 +134,44 @@ class Unpacker:
             raise DecodeError(f"stamped with shard {stamp.shard!r}, which is in {topic}[{partition}], not here")
         return shard
 
-    def _decode(self, fetched: Fetched, shard: Shard, stamp: Stamp) -> list[Record]:
+    def _decode(self, fetched: Fetched, shard: Shard, stamp: Stamp) -> tuple[Columns, Origin]:
         schema_id, body = split_frame(fetched.value or b"")
-        decoder = self._decoder(schema_id)
-        common: dict[str, Any] = {
-            "shard": shard.id,
-            "partition": fetched.place[1],
-            "offset": fetched.offset,
-            "producer": stamp.producer,
-            "schema_id": schema_id,
-            "topic": fetched.place[0],
-        }
-        if not decoder.is_envelope:
-            value = decoder.decode_value(body)
-            key = (fetched.key or b"").decode("utf-8", "replace")
-            token = OrderToken(shard.generation, fetched.offset, 0)
-            headers = [(name, content) for name, content in fetched.headers if name != STAMP_HEADER]
-            return [
-                Record(
-                    key=key, value=value, id=None, headers=headers, produced_at_ms=fetched.timestamp_ms, index=0, order=token,
-                    seq=stamp.first_seq, **common,
-                )
-            ]
-        entries = decoder.decode(body)
-        if len(entries) != stamp.count:
-            raise DecodeError(f"the stamp promises {stamp.count} records, the aggregate has {len(entries)}")
-        generation, offset, first_seq = shard.generation, fetched.offset, stamp.first_seq
-        return [
-            Record(
-                key=entry.key,
-                value=entry.value,
-                id=entry.id,
-                headers=entry.headers,
-                produced_at_ms=entry.timestamp_ms,
-                index=index,
-                order=OrderToken(generation, offset, index),
-                seq=first_seq + entry.seq,
-                salt=entry.salt,
-                **common,
-            )
-            for index, entry in enumerate(entries)
-        ]
+        decoder = self.decoder(schema_id)
+        if decoder.is_envelope:
+            columns = decoder.decode_columns(body, with_values=self.with_values)
+            if len(columns) != stamp.count:
+                raise DecodeError(f"the stamp promises {stamp.count} records, the aggregate has {len(columns)}")
+        else:
+            columns = plain_columns(fetched, decoder.decode_value(body))
+        topic, partition = fetched.place
+        origin = Origin(
+            topic, partition, fetched.offset, shard.id, shard.generation, stamp.producer, schema_id, stamp.first_seq,
+            columns.seqs, columns.ids, columns.salts, columns.times_ms, columns.headers, first_lives(columns.headers),
+        )  # fmt: skip
+        return columns, origin
 
     def _foreign(self, fetched: Fetched) -> Unpacked:
         """A message without our stamp: somebody else's producer."""
-        if self._stream.foreign != "accept":
+        if self._stream.format == "headrace" and self._stream.foreign != "accept":
             return Unpacked(
                 Kind.BAD,
                 fetched,
                 error=DecodeError("no headrace stamp: written by a foreign producer (`foreign: accept` reads such records)"),
             )
         try:
-            schema_id, body = split_frame(fetched.value or b"")
-            value = self._decoder(schema_id).decode_value(body)
+            schema_id, value = foreign_record(self._stream.format, fetched, self.decoder)
         except (DecodeError, SchemaError) as error:
             return Unpacked(Kind.BAD, fetched, error=error)
-        place = fetched.place
-        record = Record(
-            key=(fetched.key or b"").decode("utf-8", "replace"),
-            value=value,
-            id=None,
-            headers=list(fetched.headers),
-            produced_at_ms=fetched.timestamp_ms,
-            shard="",
-            partition=place[1],
-            offset=fetched.offset,
-            index=0,
-            order=OrderToken(0, fetched.offset, 0),
-            producer="",
-            seq=-1,
-            schema_id=schema_id,
-            topic=place[0],
-        )
-        return Unpacked(Kind.RECORDS, fetched, records=[record])
+        columns = plain_columns(fetched, value)
+        topic, partition = fetched.place
+        origin = Origin(
+            topic, partition, fetched.offset, "", 0, "", schema_id, -1,
+            columns.seqs, columns.ids, columns.salts, columns.times_ms, columns.headers,
+        )  # fmt: skip
+        return Unpacked(Kind.RECORDS, fetched, origin=origin, columns=columns, kept=(0,))
 
-    def _decoder(self, schema_id: int) -> AggregateDecoder:
+    def decoder(self, schema_id: int) -> AggregateDecoder:
+        """The decoder of a schema id. Raises DecodeError where the id is not one of the stream's."""
         decoder = self._decoders.get(schema_id)
         if decoder is None:
             try:
@@ -189,5 +186,9 @@ class Unpacker:
         return decoder
 
 
-def _header(fetched: Fetched, name: str) -> bytes | None:
-    return next((value or b"" for key, value in fetched.headers if key == name), None)
+def plain_columns(fetched: Fetched, value: Any) -> Columns:
+    """A message that carries one record: its key is the message's, its headers are the message's without our stamp."""
+    headers = [(name, content) for name, content in fetched.headers if name != STAMP_HEADER]
+    key = (fetched.key or b"").decode("utf-8", "replace")
+    lists: dict[str, list[Any]] = {"seq": [0], "key": [key], "id": [None], "salt": [0], "timestamp": [fetched.timestamp_ms]}
+    return Columns([value], [headers], None, lists)

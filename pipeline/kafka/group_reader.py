@@ -35,6 +35,21 @@ class Fetched:
     headers: list[tuple[str, bytes | None]]
     timestamp_ms: int
 
+    def header(self, name: str) -> bytes | None:
+        """The first header of this name; b"" where it has no value, None where there is none."""
+        return next((value or b"" for key, value in self.headers if key == name), None)
+
+
+class OutOfRangeError(TrimmedError):
+    """The log no longer has the offset to read next, in ``place``."""
+
+    def __init__(self, text: str, place: Place) -> None:
+        super().__init__(text, place)
+        self.text, self.place = text, place
+
+    def __str__(self) -> str:
+        return self.text
+
 
 class GroupReader:
     """Not thread-safe. New partitions are paused from the start, wherever they stand: ``on_assigned(places)`` only takes
@@ -64,7 +79,7 @@ class GroupReader:
 
     def poll(self, timeout_s: float) -> Fetched | None:
         """The next message of any partition that is not paused; None if none came in time. Also serves the group: call it
-        more often than max.poll.interval.ms. Raises what a callback raised, TrimmedError, or a StopError."""
+        more often than max.poll.interval.ms. Raises what a callback raised, OutOfRangeError, or a StopError."""
         message = self._consumer.poll(timeout_s)
         if self._raised is not None:
             raised, self._raised = self._raised, None
@@ -165,9 +180,11 @@ class GroupReader:
 
     def _react(self, error: KafkaError, message: Any) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise TrimmedError(
-                f"{message.topic()}[{message.partition()}] no longer has the offset to read next ({error.str()}): retention "
-                "removed records that this group had not read. Choose where to go on (`--start earliest` skips what is lost)"
+            place = message.topic(), message.partition()
+            raise OutOfRangeError(
+                f"{place[0]}[{place[1]}] no longer has the offset to read next ({error.str()}): retention removed records that "
+                "this group had not read. To go on without them, and count them: Consumer(…, on_trimmed='continue')",
+                place,
             )
         if error.fatal() or not error.retriable():
             translated = translate(error, "read", self._bootstrap)

@@ -38,6 +38,16 @@ class Groups:
         """The first offset at or after a time; None where there is none."""
         return self._offsets({place: OffsetSpec.for_timestamp(timestamp_ms) for place in places})
 
+    def positions(self, group: str, places: Iterable[Place]) -> dict[Place, int]:
+        """The next offsets that a group committed; absent where it did not."""
+        request = ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])
+        doing = f"read the positions of group {group}"
+        try:
+            answer = self._wait(self._admin.list_consumer_group_offsets([request])[group], doing)
+        except KafkaException as error:
+            raise translate(error, doing, self._bootstrap) from error
+        return {(tp.topic, tp.partition): tp.offset for tp in answer.topic_partitions if tp.offset >= 0}
+
     def set_positions(self, group: str, positions: Mapping[Place, int]) -> None:
         """Set the next offsets of a group without members. Raises StopError where it has some."""
         offsets = [TopicPartition(*place, offset) for place, offset in positions.items()]

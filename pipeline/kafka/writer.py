@@ -24,6 +24,11 @@ class Writer:
         self._producer: Producer | None = None
         self._known: set[tuple[str, int]] = set()
 
+    def prepare(self) -> None:
+        """Begin to connect, without waiting: the first write of an idempotent client takes half a second otherwise."""
+        if self._producer is None:
+            self._producer = Producer(writer_settings(self._connection))
+
     def write(
         self,
         topic: str,

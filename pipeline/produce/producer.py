@@ -59,7 +59,7 @@ class Producer:
     def __init__(self, stream: str, *, config: Config | None = None, name: str | None = None, **overrides: Any) -> None:
         config = config or load_config()
         settings = _override(config.stream(stream), overrides)
-        schema = load_schema(settings.schema_path)
+        schema = load_schema(settings.avro_schema)
         self._encode = EntryEncoder(schema).encode
         self._registry = RegistryClient(config.connection)
         topics = Topics(config.connection)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import fastavro
+import pyarrow as pa
 
 from pipeline.errors import DecodeError, InvariantError
+from pipeline.schema.decode_columns import ColumnDecoder, column_decoder
 from pipeline.schema.envelope import envelope_tree, is_envelope, value_schema_of
 from pipeline.schema.type_parser import SCHEMA_DEPTH_MAX, parse_type
 from pipeline.schema.validate import Limits, Validate, compile_validator, needs_validation
@@ -35,6 +37,69 @@ class Entry:
     value: dict[str, Any] | None
 
 
+class Columns:
+    """The records of an aggregate, a list for each of Entry's fields; ``headers`` is None where no record has any.
+
+    ``arrow`` holds the same as structs where pyruhvro decoded them (values without logical types), else None. The lists are
+    made when first asked for. Not thread-safe.
+    """
+
+    __slots__ = ("_lists", "arrow", "headers", "values")
+
+    def __init__(
+        self,
+        values: list[dict[str, Any] | None],
+        headers: list[list[tuple[str, bytes | None]]] | None,
+        arrow: pa.StructArray | None,
+        lists: dict[str, list[Any]],
+    ) -> None:
+        self.values = values
+        self.headers = headers
+        self.arrow = arrow
+        self._lists = lists
+
+    @classmethod
+    def of_entries(cls, entries: list[Entry]) -> Columns:
+        lists: dict[str, list[Any]] = {
+            "seq": [entry.seq for entry in entries],
+            "key": [entry.key for entry in entries],
+            "id": [entry.id for entry in entries],
+            "salt": [entry.salt for entry in entries],
+            "timestamp": [entry.timestamp_ms for entry in entries],
+        }
+        return cls([entry.value for entry in entries], [entry.headers for entry in entries], None, lists)
+
+    def __len__(self) -> int:
+        return len(self.arrow) if self.arrow is not None else len(self.values)
+
+    @property
+    def seqs(self) -> list[int]:
+        return self._list("seq")
+
+    @property
+    def keys(self) -> list[str]:
+        return self._list("key")
+
+    @property
+    def ids(self) -> list[str | None]:
+        return self._list("id")
+
+    @property
+    def salts(self) -> list[int]:
+        return self._list("salt")
+
+    @property
+    def times_ms(self) -> list[int]:
+        return self._list("timestamp")
+
+    def _list(self, name: str) -> list[Any]:
+        found = self._lists.get(name)
+        if found is None:
+            assert self.arrow is not None
+            found = self._lists[name] = self.arrow.field(name).to_pylist()
+        return found
+
+
 class AggregateDecoder:
     """Decodes bodies that were written with one schema: an aggregate's, or one plain value's.
 
@@ -46,7 +111,7 @@ class AggregateDecoder:
     not one value of it, or that do not resolve to the reader's schema.
     """
 
-    __slots__ = ("_check", "_limits", "_reader", "_writer", "is_envelope")
+    __slots__ = ("_check", "_columns", "_limits", "_reader", "_writer", "is_envelope")
 
     def __init__(
         self,
@@ -68,6 +133,9 @@ class AggregateDecoder:
         avro = parse_type(tree, depth_max=SCHEMA_DEPTH_MAX + _ENVELOPE_DEPTH)
         self._writer = fastavro_form(tree)
         self._reader = fastavro_form(resolved) if resolved is not None and resolved != tree else None
+        self._columns: ColumnDecoder | None = None
+        if self.is_envelope and self._reader is None and validation == "needed":
+            self._columns = column_decoder(written.type)
         self._check: Validate | None = None
         if validation == "always" or needs_validation(avro):
             self._check = compile_validator(avro, self._limits)
@@ -82,6 +150,36 @@ class AggregateDecoder:
                 headers: list[Any] = entry.headers
                 entry.headers = [(header["key"], header["value"]) for header in headers]
         return entries
+
+    def decode_columns(self, body: bytes, *, with_values: bool = True) -> Columns:
+        """The records of an aggregate as columns, through pyruhvro where it can. Without ``with_values`` the values may be
+        in ``arrow`` alone. Raises as ``decode`` does."""
+        if self._columns is not None and len(body) <= self._limits.body_bytes_max:
+            arrow = self._columns.decode(body)
+            values: list[dict[str, Any] | None] | None = []
+            if arrow is not None and with_values:
+                values = self._columns.rows(arrow.field("value"))
+            if arrow is not None and values is not None:
+                return Columns(values, None, arrow, {})
+        return Columns.of_entries(self.decode(body))
+
+    def cut(self, body: bytes, index: int) -> bytes:
+        """The body of an aggregate that holds one record of this one, byte for byte. The body has to be one that ``decode``
+        takes."""
+        source = io.BytesIO(body)
+        entry: Any = fastavro.parse_schema(self._writer["fields"][0]["type"]["items"])
+        at = 0
+        while count := _long(source):
+            if count < 0:  # a block that says its size in bytes, too
+                count = -count
+                _long(source)
+            for _ in range(count):
+                start = source.tell()
+                fastavro.schemaless_reader(source, entry, None)
+                if at == index:
+                    return b"\x02" + body[start : source.tell()] + b"\x00"
+                at += 1
+        raise InvariantError(f"an aggregate of {at} records has no record {index}")
 
     def decode_value(self, body: bytes) -> Any:
         """The value of a plain message: a dict for a record, else what the schema describes."""
@@ -111,3 +209,8 @@ class AggregateDecoder:
         if source.tell() != len(body):
             raise DecodeError(f"trailing bytes: the value takes {source.tell():,} bytes, the body has {len(body):,}")
         return value
+
+
+def _long(source: io.BytesIO) -> int:
+    number: Any = fastavro.schemaless_reader(source, "long", None)
+    return int(number)

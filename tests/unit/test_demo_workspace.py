@@ -39,7 +39,7 @@ def test_a_run_finds_a_fresh_project_and_no_stack_of_the_run_before(tmp_path: Pa
     assert not stack.is_up
     with workspace(tmp_path) as place:
         assert not (place.home / "left.txt").exists()
-        assert place.config().stream("flights").schema_path.is_file()
+        assert place.config().stream("flights").avro_schema.is_file()
         assert place.config().warehouse == str(tmp_path / "demo" / ".headrace" / "warehouse")
 
 
