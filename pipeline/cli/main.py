@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import jobs, records, stack, stream, watch
+from pipeline.cli import again, jobs, records, stack, stream, watch
 from pipeline.errors import HeadraceError, InvariantError
 
 EXIT_ERROR = 1
@@ -36,6 +36,7 @@ def settings(
 stack.register(app)
 stream.register(app)
 records.register(app)
+again.register(app)
 jobs.register(app)
 watch.register(app)
 

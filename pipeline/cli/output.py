@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, time
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +32,19 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for row in content:
         table.add_row(*(f"{cell:,}" if isinstance(cell, int) else "" if cell is None else str(cell) for cell in row))
     Console().print(table)
+
+
+def plain(value: Any) -> Any:
+    """A value of Avro's types as JSON has it: bytes in base64, times in ISO 8601."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def say(text: str) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
 
-from pipeline.cli.output import print_json, say
+from pipeline.cli.output import plain, print_json, say
 from pipeline.config import load_config
 from pipeline.consume.consumer import Consumer
 from pipeline.errors import ConfigError, RecordError
@@ -68,8 +66,7 @@ def consume(
     """Print a stream's records as JSON lines. A line counts as handled once it is written."""
 
     def handle(record: Record) -> None:
-        sys.stdout.write(json.dumps(_shown(record), default=_plain, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        print_json(plain(_shown(record)))
 
     with Consumer(stream, group=group, start=start) as consumer:
         try:
@@ -89,14 +86,6 @@ def _shown(record: Record) -> dict[str, Any]:
         "seq": record.seq,
         "produced_at_ms": record.produced_at_ms,
     }
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    return str(value)
 
 
 @contextmanager
