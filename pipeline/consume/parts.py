@@ -93,7 +93,7 @@ class BrokerParts:
         self._connection = connection
         self._stream = stream
         self.registry = RegistryClient(connection)
-        self._finish = Finisher(connection, self.registry)
+        self._finish = Finisher(connection)
         self._log = ControlLog(connection, stream) if stream.format == "headrace" else None
         self.control: Lineage = self._log or ForeignTopic(connection, stream)
 
