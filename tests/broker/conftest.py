@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,13 @@ _numbers = itertools.count(1)
 def order_config(stack: Any, tmp_path: Path) -> Callable[..., tuple[Config, str]]:
     """A function that makes a configuration with one stream of orders under a name not used before, and gives both."""
 
-    def make(**options: Any) -> tuple[Config, str]:
+    def make(copies: Sequence[str] = (), **options: Any) -> tuple[Config, str]:
         name = f"orders-{os.getpid()}-{next(_numbers)}"
         (tmp_path / "order.avsc").write_text(json.dumps(ORDER_SCHEMA))
         stream = {"schema": "order.avsc", "shards": 2, "key": "item"} | options
         file = tmp_path / "headrace.yml"
-        file.write_text(yaml.safe_dump({"profile": "embedded", "streams": {name: stream}}))
+        streams = {name: stream} | {f"{name}-{copy}": stream for copy in copies}
+        file.write_text(yaml.safe_dump({"profile": "embedded", "streams": streams}))
         return load_config(file), name
 
     return make
