@@ -78,6 +78,14 @@ class StreamConfig(_Strict):
         return self
 
     @property
+    def dedup_window_ms(self) -> int | None:
+        """How long explicit dedup ids are remembered by consumers; None where they are not."""
+        if not self.dedup.startswith("window "):
+            return None
+        number, unit = int(self.dedup[7:-1]), self.dedup[-1]
+        return number * {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[unit]
+
+    @property
     def avro_schema(self) -> Path:
         """The path of the value schema. Raises ConfigError for a foreign topic without one, or that is not for writing."""
         if self.schema_path is None or self.format != "headrace":

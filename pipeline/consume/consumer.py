@@ -277,6 +277,7 @@ class Consumer:
         return Reading(
             self._parts, self.group, self._unpacker, self._counters,
             start=self._start, protocol=self._protocol, on_trimmed=self._on_trimmed, before_revoke=self._come_to_rest,
+            dedup_window_ms=self.stream.dedup_window_ms,
         )  # fmt: skip
 
     def _next(self, timeout_s: float) -> Item | None:

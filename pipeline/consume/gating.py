@@ -13,6 +13,7 @@ from pipeline.consume.assignment import gate, starting_positions
 from pipeline.consume.checkpoint import Position, note_of
 from pipeline.consume.commits import Commits
 from pipeline.consume.counters import Counters
+from pipeline.consume.dedup import Windows
 from pipeline.consume.parts import GroupMember, Lineage
 from pipeline.consume.tracks import Track
 from pipeline.errors import RetryableError, TrimmedError
@@ -31,8 +32,16 @@ class Gating:
     """Not thread-safe: its reader owns it. ``start`` hands back tracks that may be read from now on."""
 
     def __init__(
-        self, reader: GroupMember, control: Lineage, commits: Commits, counters: Counters, start: str | int, on_trimmed: str
+        self,
+        reader: GroupMember,
+        control: Lineage,
+        commits: Commits,
+        windows: Windows | None,
+        counters: Counters,
+        start: str | int,
+        on_trimmed: str,
     ) -> None:
+        self._windows = windows
         self._reader = reader
         self._control = control
         self._commits = commits
@@ -80,6 +89,9 @@ class Gating:
             open_places, committed = self._open_places(shard_map)
             opened = self._waiting.keys() & open_places
             tracks = self._commits.tracks(shard_map, self._positions(opened, committed), committed) if opened else {}
+            if self._windows is not None:
+                for track in tracks.values():
+                    self._windows.fill(shard_map, track)
         except RetryableError as error:
             log.warning("the gate waits: %s", error)
             return []

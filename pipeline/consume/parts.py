@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from pipeline.config import Connection, StreamConfig
@@ -10,12 +11,15 @@ from pipeline.consume.checkpoint import MarksTopic, Note, Position
 from pipeline.consume.foreign_topic import ForeignTopic
 from pipeline.deadletter.letters import DeadLetter, DeadLetters
 from pipeline.kafka.group_reader import Committed, Fetched, GroupReader
+from pipeline.kafka.groups import Groups
+from pipeline.kafka.log_reader import LogReader
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.model.repeats import Marks
 from pipeline.model.shards import Place, ShardMap
 from pipeline.reshard.control_log import ControlLog
 from pipeline.reshard.resharder import Finisher
 
+TIMEOUT_S = 15.0
 Assigned = Callable[[list[Place]], None]
 Revoked = Callable[[list[Place], bool], None]
 
@@ -83,6 +87,10 @@ class Parts(Protocol):
     def marks(self, group: str) -> MarksStore: ...
     def letters(self) -> Letters: ...
     def finish_pending(self) -> None: ...
+    def scan(self, place: Place, low: int, high: int) -> Iterator[Fetched]: ...
+    def offsets_at(self, places: Iterable[Place], timestamp_ms: int) -> dict[Place, int]: ...
+    def end(self, place: Place) -> int: ...
+    def now_ms(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -109,6 +117,28 @@ class BrokerParts:
     def finish_pending(self) -> None:
         if self._log is not None:
             self._finish(self._log)
+
+    def scan(self, place: Place, low: int, high: int) -> Iterator[Fetched]:
+        """The messages of a stretch of a partition, apart from the group."""
+        reader = LogReader(self._connection, *place)
+        try:
+            first, _ = reader.bounds(TIMEOUT_S)
+            for entry in reader.read(max(first, low), high, TIMEOUT_S):
+                if entry.offset < high:
+                    yield Fetched(place, entry.offset, entry.key, entry.value, list(entry.headers), entry.timestamp_ms)
+        finally:
+            reader.close()
+
+    def offsets_at(self, places: Iterable[Place], timestamp_ms: int) -> dict[Place, int]:
+        """The first offsets at or after a time; a partition's end where there is none."""
+        found = Groups(self._connection).offsets_at(places, max(0, timestamp_ms))
+        return {place: self.end(place) if offset is None else offset for place, offset in found.items()}
+
+    def end(self, place: Place) -> int:
+        return Groups(self._connection).bounds([place])[1][place]
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
 
     def close(self) -> None:
         self.control.close()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pipeline import metrics
 from pipeline.consume.commits import Commits
 from pipeline.consume.counters import Counters
+from pipeline.consume.dedup import Windows
 from pipeline.consume.gating import GATE_CHECK_S, Gating
 from pipeline.consume.parts import Parts
 from pipeline.consume.tracks import Item, Track
@@ -45,6 +46,7 @@ class Reading:
         protocol: str,
         on_trimmed: str,
         before_revoke: Callable[[set[Place]], None],
+        dedup_window_ms: int | None = None,
     ) -> None:
         self._parts = parts
         self._control = control = parts.control
@@ -55,7 +57,8 @@ class Reading:
         self._paused: set[Place] = set()
         self._commits = Commits(parts.marks(group), counters)
         self._reader = parts.member(group, protocol, self._assigned, self._revoked)
-        self._gating = Gating(self._reader, control, self._commits, counters, start, on_trimmed)
+        self._windows = Windows(parts, unpacker, dedup_window_ms) if dedup_window_ms else None
+        self._gating = Gating(self._reader, control, self._commits, self._windows, counters, start, on_trimmed)
         self._reader.subscribe({place[0] for place in control.map.places})
         metrics.LIVE.watch(self.read_gauges)
 
@@ -164,6 +167,8 @@ class Reading:
                 unpacked = self._unpacker.unpack(fetched, track.judged)
                 if unpacked.kind is Kind.END:
                     self._ask_for_the_outcome(fetched)
+                elif self._windows is not None:
+                    self._windows.drop(unpacked, track)
                 return unpacked
             except RetryableError as error:
                 log.warning("%s[%d] waits at %d: %s", *fetched.place, fetched.offset, error)

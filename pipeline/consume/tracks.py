@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from pipeline.consume.checkpoint import Position
 from pipeline.consume.unpack import Kind, Unpacked
+from pipeline.model.dedup import IdWindow
 from pipeline.model.repeats import Marks
 from pipeline.model.shards import Place
 
@@ -43,6 +44,7 @@ class Track:
     items: deque[Item] = field(default_factory=deque)
     live: bool = True
     newest_ms: int = 0
+    ids: IdWindow | None = None
 
     def __post_init__(self) -> None:
         self.judged = self.marks.copy()

@@ -21,7 +21,7 @@ from confluent_kafka import Producer as PlainProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from pipeline import Consumer, Producer
+from pipeline import Consumer, Producer, reshard
 from pipeline.errors import ConfigError, HandlerError, StopError
 from pipeline.kafka.topics import Topics
 from pipeline.model.record import Record
@@ -320,3 +320,35 @@ def test_sigterm_ends_a_run_within_its_deadline_and_commits_what_is_handled(orde
         assert worker.wait(30) == 0
     with Consumer(stream, group="g", config=config) as consumer:
         assert [record.value["number"] for record in consumer.read(20)] == [3, 4, 5]
+
+
+def test_explicit_ids_are_dropped_in_their_window_over_restarts_and_splits(order_config: Make) -> None:
+    config, stream = order_config(shards=1, dedup="window 1h")
+    numbers = iter(range(100))
+
+    def put_ids(*ids: str) -> None:
+        with Producer(stream, config=config) as producer:
+            for one in ids:
+                producer.put({"item": "x", "number": next(numbers), "note": None}, key=f"key-{one}", id=one)
+            producer.flush(30)
+
+    def read_ids(count: int, duplicates: int) -> list[str | None]:
+        with Consumer(stream, group="g", config=config) as consumer:
+            found: list[str | None] = []
+
+
+            def came() -> bool:
+                found.extend(record.id for record in consumer.read(0.1))
+                return len(found) >= count and consumer.stats.duplicates_dropped == duplicates
+
+            until(came)
+            assert consumer.read(0.0) == []  # and so says that they are handled
+            return found
+
+    put_ids("a", "b", "a", "c")
+    assert read_ids(3, 1) == ["a", "b", "c"]
+    put_ids("b", "d", "a")
+    assert read_ids(1, 2) == ["d"]
+    reshard.split(stream, "s0", config=config)
+    put_ids("a", "b", "c", "d", "e", "e")
+    assert read_ids(1, 5) == ["e"]
