@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+PARALLEL ?= -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check unit property broker spark chaos bench clean
@@ -33,16 +34,16 @@ check: install ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 unit: install ## tests without I/O
-	$(PYTEST) tests/unit
+	$(PYTEST) $(PARALLEL) tests/unit
 
 property: install ## random schemas, values, schedules
-	$(PYTEST) tests/property
+	$(PYTEST) $(PARALLEL) tests/property
 
 broker: install ## tests on a real broker and registry
-	$(PYTEST) tests/broker
+	$(PYTEST) $(PARALLEL) tests/broker
 
 spark: install ## tests on Spark and Delta
-	$(PYTEST) tests/spark
+	$(PYTEST) $(PARALLEL) tests/spark
 
 chaos: install ## tests with kills and crashes; SEED=… MINUTES=… for a longer run
 	$(if $(SEED),HEADRACE_CHAOS_SEED=$(SEED)) $(if $(MINUTES),HEADRACE_CHAOS_SECONDS=$$(( $(MINUTES) * 60 ))) $(PYTEST) tests/chaos -s

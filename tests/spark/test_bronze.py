@@ -17,7 +17,7 @@ from jobs.bronze import BronzeJob
 from jobs.supervise import Reaction, reaction
 from pipeline.errors import HeadraceError, InvariantError
 from pipeline.model.keys import hash_key
-from pipeline.reshard.resharder import merge, split
+from pipeline.reshard import merge, split
 
 MakeLake = Callable[..., Any]
 ORDER: dict[str, Any] = {
@@ -133,7 +133,7 @@ def test_records_behind_a_seal_are_left_out_and_children_are_read_after_their_pa
     keys = [f"item-{n}" for n in range(8)]
     shop.put(*((key, 0) for key in keys))
     config = shop.config
-    done = split(config.connection, config.stream(shop.stream), "s0")
+    done = split(shop.stream, "s0", config=config)
     shop.send([(0, keys[0], order(999, keys[0]))], shard="s0")  # a producer that slept: behind the seal
     shop.put(*((key, 1) for key in keys))
     shop.run()
@@ -154,7 +154,7 @@ def test_a_laggard_is_not_taken_for_a_repeat_when_shards_were_merged(lake: MakeL
     shop.send([(5, low, order(5, low))], shard="s0")
     shop.send([(1, high, order(1, high))], shard="s1")
     config = shop.config
-    (child,) = merge(config.connection, config.stream(shop.stream), "s0", "s1").children
+    (child,) = merge(shop.stream, "s0", "s1", config=config).children
     # Sequence 3 is new in high's range and below the mark of low's; 4 and 5 are repeats there.
     shop.send([(seq, key, order(seq, key)) for seq, key in ((3, high), (4, low), (5, low), (6, high))], shard=child)
     shop.run()

@@ -21,7 +21,7 @@ from jobs.run import run_tables
 from pipeline.errors import ConfigError, TableError
 from pipeline.local.jars import ensure
 from pipeline.local.java import spark_java_home
-from pipeline.reshard.resharder import split
+from pipeline.reshard import split
 
 MakeLake = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def test_continuous_queries_follow_the_stream_through_a_split_and_stop_between_m
         try:
             shop.put(*((f"item-{n}", 1) for n in range(8)))
             wait_until(lambda: running.done() or len(shop.numbers("silver.orders")) == 8, "silver did not follow")
-            split(shop.config.connection, shop.config.stream(shop.stream), "s0")
+            split(shop.stream, "s0", config=shop.config)
             shop.put(*((f"item-{n}", 2) for n in range(8)))
             wait_until(lambda: running.done() or shop.numbers("silver.orders") == [2] * 8, "the children were not read")
             counted = lambda: [tuple(row) for row in shop.read("gold.count").collect()]  # noqa: E731
