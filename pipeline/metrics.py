@@ -73,6 +73,10 @@ _GROUP_SHARD = ["stream", "group", "shard"]
 
 RECORDS_ACKNOWLEDGED = _counter("headrace_producer_records_acknowledged", "User records acknowledged to their callers", _STREAM)
 RECORDS_FAILED = _counter("headrace_producer_records_failed", "User records whose receipt failed", _STREAM)
+RECORDS_EXPIRED = _counter("headrace_producer_records_expired", "User records that waited for longer than expiry_s", _STREAM)
+LIMITED_SECONDS = _counter(
+    "headrace_producer_limited_seconds", "Time for which a shard's rate limit held aggregates back, summed over shards", _STREAM
+)
 AGGREGATES_SENT = _counter(
     "headrace_producer_aggregates_sent", "Kafka messages handed to the client, those sent again included", _STREAM
 )

@@ -38,6 +38,10 @@ class ProducerSettings(_Strict):
     buffer_records_max: int = Field(1_000_000, ge=1)
     put_timeout_s: float = Field(60.0, ge=0, description="how long put waits for room before it raises BufferFullError")
     message_bytes_max: int = Field(1_000_000, ge=1 * KIB, description="largest message that the broker takes")
+    expiry_s: float | None = Field(None, gt=0, description="how long a record may wait before it is first sent")
+    on_expiry: Literal["fail", "dead_letter"] = "fail"
+    shard_bytes_per_s: int | None = Field(None, ge=1, description="rate limit of each shard, before compression")
+    shard_records_per_s: int | None = Field(None, ge=1)
     in_flight_max: int = Field(64, ge=1, le=10_000, description="aggregates under way per shard")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
     acks: Literal["strict", "relaxed"] = Field("strict", description="relaxed: no barrier, see docs/ordering.md")
@@ -91,6 +95,13 @@ class StreamConfig(_Strict):
         if self.schema_path is None or self.format != "headrace":
             raise ConfigError(f"stream {self.name} is a foreign topic (`format: {self.format}`): it can only be consumed")
         return self.schema_path
+
+    @model_validator(mode="after")
+    def _expiry_above_linger(self) -> StreamConfig:
+        linger_ms = self.aggregation.linger_ms if self.aggregation else 0
+        if self.producer.expiry_s is not None and self.producer.expiry_s * 1000 <= linger_ms:
+            raise ValueError(f"expiry_s has to be longer than linger_ms ({linger_ms} ms), or every record would expire")
+        return self
 
     @property
     def topic(self) -> str:

@@ -105,17 +105,37 @@ class Settling:
             raise InvariantError(f"a parcel for shard {parcel.shard}, which is sealed: pack for its children")
         self._lane(parcel.shard).ready.append(parcel)
 
-    def take_sendable(self, in_flight_max: int) -> list[Any]:
-        """The parcels to hand over now, in order, at most ``in_flight_max`` under way per shard (rules 1 and 3)."""
+    def take_sendable(self, in_flight_max: int, allow: Callable[[Any], bool] = lambda _: True) -> list[Any]:
+        """The parcels to hand over now, in order, at most ``in_flight_max`` under way per shard (rules 1 and 3), and of each
+        shard only up to the first that ``allow`` holds back."""
         self._place_orphans()
         out: list[Any] = []
         for shard_id, lane in self._lanes.items():
             if lane.ready and self._may_send(shard_id):
-                while lane.ready and len(lane.sent) < in_flight_max:
+                while lane.ready and len(lane.sent) < in_flight_max and allow(lane.ready[0]):
                     parcel = lane.ready.popleft()
                     lane.sent.append(_Sent(parcel))
                     out.append(parcel)
         return out
+
+    def expire(self, is_expired: Callable[[Any], bool], alone: bool) -> tuple[list[Any], list[Any]]:
+        """Give up parcels that wait to be sent: the expired ones, and, unless they go ``alone``, all that wait behind the first
+        of them in its shard. Returns both."""
+        expired: list[Any] = []
+        behind: list[Any] = []
+        for lane in self._lanes.values():
+            kept: deque[Any] = deque()
+            blocked = False
+            for parcel in lane.ready:
+                if is_expired(parcel):
+                    expired.append(parcel)
+                    blocked = not alone
+                elif blocked:
+                    behind.append(parcel)
+                else:
+                    kept.append(parcel)
+            lane.ready = kept
+        return expired, behind
 
     def delivered(self, parcel: Any, offset: int | None) -> None:
         """The broker has it. ``offset`` is None if it did not say where."""

@@ -75,10 +75,10 @@ class Aggregate:
         "created_ms",
         "error",
         "first_seq",
+        "handed_over",
         "offset",
         "parts",
         "previous_seq",
-        "sent_ms",
         "settled",
         "shard",
         "size_bytes",
@@ -93,7 +93,7 @@ class Aggregate:
         self.parts: list[bytes] = []
         self.size_bytes = 0  # of the entries
         self.previous_seq: int | None = None  # of the stamp; set when first handed over, kept when sent again
-        self.sent_ms: int | None = None  # when it was last handed over
+        self.handed_over = False  # to a client at some time: its records may be in the log
         self.state = State.WAITING
         self.offset: int | None = None
         self.error: HeadraceError | None = None
@@ -169,6 +169,7 @@ class Aggregate:
         if not self.parts:
             self.created_ms = record.origin.created_ms
             self.settled = record.origin.settled
+        self.handed_over |= record.origin.handed_over
         index = self.append(record.seq, record.hashed, record.body)
         record.origin._moved_to[record.index] = (self, index)
 

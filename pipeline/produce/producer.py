@@ -21,12 +21,22 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import Config, StreamConfig, load_config
-from pipeline.errors import BrokerUnavailableError, ClosedError, ConfigError, RecordTooLargeError, SchemaMismatchError
+from pipeline.errors import (
+    BrokerUnavailableError,
+    BufferFullError,
+    ClosedError,
+    ConfigError,
+    RecordTooLargeError,
+    SchemaMismatchError,
+)
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE
+from pipeline.model.record import Receipt
 from pipeline.observe.endpoint import serve
+from pipeline.produce.awaiting import Awaiting
 from pipeline.produce.columns import CHUNK_ROWS_MAX, ROW_BYTES, Columns, Receipts, chunks_of
+from pipeline.produce.expire import ExpiredLoop
 from pipeline.produce.receipt import PendingReceipt
 from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
@@ -87,10 +97,13 @@ class Producer:
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
         finish = partial(Finisher(config.connection, schema_id).finish, config.connection, settings)
         self._settle = SettleLoop(state, control, self.name, self.incarnation, finish)
+        self._awaiting = Awaiting(state.settled, state.buffer_full)
+        self._expired = ExpiredLoop(state, config.connection, settings, schema_id, self.name, self.incarnation)
         self._closed = False
         serve(config, "producer")
         self._send.start()
         self._settle.start()
+        self._expired.start()
 
     # -- putting -------------------------------------------------------------------------------------------------------
 
@@ -133,6 +146,39 @@ class Producer:
                     state.next_seq = seq + 1
                     return receipt
             return self._locked_put(key, hash_key, body, position, self._timeout_s if timeout is None else timeout)
+
+    async def aput(
+        self,
+        value: Mapping[str, Any] | None,
+        key: str,
+        *,
+        id: str | None = None,
+        headers: Sequence[tuple[str, bytes | None]] | None = None,
+        hash_key: int | None = None,
+        position: int | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """``put`` for coroutines: wait for room without blocking the event loop, then until the record is acknowledged.
+
+        Order is that in which the coroutines started (``asyncio.create_task`` and ``gather`` start them in theirs), also
+        while they wait for room. Raises what ``put`` and its receipt raise. A coroutine that is cancelled after its
+        record was taken does not take it back.
+        """
+        awaiting = self._awaiting
+        deadline = time.monotonic() + (self._timeout_s if timeout is None else timeout)
+        async with awaiting.turn(deadline):  # so those that wait for room keep their order
+            while True:
+                try:
+                    receipt = self.put(
+                        value, key, id=id, headers=headers, hash_key=hash_key, position=position, timeout=0
+                    )
+                    break
+                except BufferFullError:
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise
+                await awaiting.woken(left)
+        return await awaiting.settled(receipt)
 
     def put_many(
         self,
@@ -209,8 +255,11 @@ class Producer:
                 state.locked_stop(ClosedError(f"closed before the broker acknowledged ({problem}): the outcome is unknown"))
             state.work.notify_all()
             state.reported.notify_all()
-        self._send.join(10)
-        self._settle.join(10)
+            state.put_aside.notify_all()
+        # With a broker that does not answer they are left to themselves: they end when their calls do, and report nothing.
+        patience_s = 10.0 if problem is None else 0.5
+        self._send.join(patience_s)
+        self._settle.join(patience_s)
         if problem is not None:
             raise problem
 

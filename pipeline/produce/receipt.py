@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import Condition
 from time import monotonic
 
@@ -16,13 +17,20 @@ class Settled:
 
     ``urgent`` counts who waits right now; the settler takes its time only while nobody does."""
 
-    __slots__ = ("condition", "hurry", "shard_map", "urgent")
+    __slots__ = ("condition", "hurry", "ring", "shard_map", "urgent")
 
     def __init__(self, condition: Condition, hurry: Condition, shard_map: ShardMap) -> None:
         self.condition = condition
         self.hurry = hurry  # of the same lock
         self.shard_map = shard_map
         self.urgent = 0
+        self.ring: Callable[[], None] | None = None  # wakes coroutines
+
+    def locked_wake(self) -> None:
+        """Something was settled."""
+        self.condition.notify_all()
+        if self.ring is not None:
+            self.ring()
 
     def locked_wait(self, timeout_s: float | None, condition: Condition | None = None) -> None:
         """Wait for something to be settled, and let the settler know that somebody does."""
@@ -43,7 +51,10 @@ class PendingReceipt(tuple[Aggregate, int]):
     def done(self) -> bool:
         """Whether ``result`` returns or raises at once."""
         with self._settled.condition:
-            return self._where()[0].state in (State.ACKNOWLEDGED, State.FAILED)
+            return self.locked_done()
+
+    def locked_done(self) -> bool:
+        return self._where()[0].state in (State.ACKNOWLEDGED, State.FAILED)
 
     def result(self, timeout: float | None = None) -> Receipt:
         """Wait until the record is acknowledged, at most ``timeout`` seconds (None: as long as it takes).

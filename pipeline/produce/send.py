@@ -19,10 +19,9 @@ from pipeline.kafka.sender import Failure, Sender
 from pipeline.model.shards import Place
 from pipeline.model.stamp import STAMP_HEADER, encode_stamp
 from pipeline.produce.aggregate import Aggregate
-from pipeline.produce.stamping import Stamper
+from pipeline.produce.expire import locked_expire
+from pipeline.produce.stamping import Stamper, message_of
 from pipeline.produce.state import ProducerState, now_ms
-from pipeline.schema.framing import frame
-from pipeline.schema.varint import zigzag
 
 log = logging.getLogger("headrace.produce")
 BACKOFF_S_MAX = 5.0
@@ -37,10 +36,11 @@ class SendLoop:
     ) -> None:
         self._state = state
         self._connection = connection
-        self._frame = frame(schema_id, b"")
+        self._schema_id = schema_id
         self._stamper = Stamper(producer, incarnation)
         self._aggregates_sent = metrics.AGGREGATES_SENT.labels(stream)
         self._bytes_sent = metrics.BYTES_SENT.labels(stream)
+        self._limited_seconds = metrics.LIMITED_SECONDS.labels(stream)
         self._client_failures = metrics.CLIENT_FAILURES.labels(stream)
         self._partitions: dict[str, int] = {}
         self._failures_in_row = 0
@@ -84,19 +84,28 @@ class SendLoop:
                 if self._broken is not None:
                     return []
                 now = now_ms()
+                locked_expire(state, now)
                 parcels = state.locked_take_parcels(now, state.limits.in_flight_max)
+                for parcel in parcels:
+                    parcel.handed_over = True
                 if parcels:
                     return parcels
                 if state.closing and state.locked_idle:
                     return None
-                deadline = state.packer.next_deadline_ms() or now + IDLE_WAIT_MS
+                deadline = min(state.packer.next_deadline_ms() or now + IDLE_WAIT_MS, state.rates.next_ms() or now + IDLE_WAIT_MS)
+                self._count_limited()
                 state.sender_wakes_ms = deadline
                 state.work.wait(max(deadline - now, 1) / 1000)
                 state.sender_wakes_ms = 0
 
+    def _count_limited(self) -> None:
+        stats = self._state.stats
+        self._limited_seconds.inc((self._state.rates.held_ms - stats.limited_ms) / 1000)
+        stats.limited_ms = self._state.rates.held_ms
+
     def _send(self, parcel: Aggregate) -> None:
         stamp = self._stamper.stamp(parcel, now_ms())
-        message = b"".join((self._frame, zigzag(parcel.count), *parcel.content(), b"\x00"))
+        message = message_of(self._schema_id, parcel.count, parcel.content())
         place = self._state.settled.shard_map.shards[parcel.shard].place
         self._find(place)
         self._state.stats.aggregates_sent += 1

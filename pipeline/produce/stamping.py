@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.model.stamp import Stamp
 from pipeline.produce.aggregate import Aggregate
+from pipeline.schema.framing import frame
+from pipeline.schema.varint import zigzag
+
+
+def message_of(schema_id: int, count: int, content: Sequence[bytes | memoryview]) -> bytes:
+    """The message that carries an aggregate of ``count`` entries."""
+    return b"".join((frame(schema_id, b""), zigzag(count), *content, b"\x00"))
 
 
 class Stamper:

@@ -19,6 +19,7 @@ from pipeline.model.keys import hash_key
 from pipeline.model.settling import Settling
 from pipeline.model.shards import ShardMap, ShardState
 from pipeline.produce.aggregate import Aggregate, WaitingRecord
+from pipeline.produce.limit import ShardLimits
 from pipeline.produce.pack import Lane, Packer
 from pipeline.produce.receipt import Settled
 from pipeline.produce.route import Router
@@ -32,16 +33,18 @@ KEYS_MAX = 100_000  # partition keys whose lane is known
 class ProducerStats:
     """Counters since the producer started. ``void_resent`` are records whose shard was sealed before them, and which were
     sent again to its children; ``hold_ms`` is the time during which delivered records waited for the outcome
-    of a reshard."""
+    of a reshard; ``limited_ms`` that during which a shard's rate limit held aggregates back, summed over shards."""
 
     records_put: int = 0  # filled in by Producer.stats
     records_acknowledged: int = 0
     records_failed: int = 0
+    records_expired: int = 0
     aggregates_sent: int = 0
     bytes_sent: int = 0
     void_resent: int = 0
     barriers: int = 0
     hold_ms: int = 0
+    limited_ms: int = 0
     client_failures: int = 0
     fenced: int = 0
 
@@ -65,11 +68,15 @@ class ProducerState:
         self.reported = threading.Condition(self.lock)  # the settler waits for deliveries
         # receipts and flush wait on the first; the second ends the settler's pause
         self.settled = Settled(threading.Condition(self.lock), threading.Condition(self.lock), shard_map)
+        self.rates = ShardLimits(self.limits.shard_bytes_per_s, self.limits.shard_records_per_s)
+        self.put_aside = threading.Condition(self.lock)
+        self.aside: list[Aggregate] = []  # expired, on their way to the dead letters
         self.packer = Packer(stream.aggregation, self.settled)
         self.router = Router(shard_map)
         self.settling = Settling(shard_map, self._repack)
         self.stats = ProducerStats()
         self._acknowledged = metrics.RECORDS_ACKNOWLEDGED.labels(stream.name)
+        self._expired = metrics.RECORDS_EXPIRED.labels(stream.name)
         self._failed = metrics.RECORDS_FAILED.labels(stream.name)
         self._by_shard: dict[str, tuple[Any, Any]] = {}  # held label children of open shards
         self._stream = stream.name
@@ -113,11 +120,12 @@ class ProducerState:
             deadline = time.monotonic() + timeout_s if deadline is None else deadline
             left = deadline - time.monotonic()
             if left <= 0:
-                limits = self.limits
-                raise BufferFullError(
-                    self.buffered_bytes, limits.buffer_bytes_max, self.buffered_records, limits.buffer_records_max
-                )
+                raise self.buffer_full()
             self.settled.locked_wait(left, self.room)
+
+    def buffer_full(self) -> BufferFullError:
+        limits = self.limits
+        return BufferFullError(self.buffered_bytes, limits.buffer_bytes_max, self.buffered_records, limits.buffer_records_max)
 
     def locked_put(self, key: str, hashed: int | None, body: bytes, seq: int) -> tuple[Aggregate, int]:
         """Take a record for which there is room; ``hashed`` is a hash key given by its caller, ``seq`` not below
@@ -181,7 +189,9 @@ class ProducerState:
         open_now = {leaf.id for leaf in shard_map.leaves if leaf.state is ShardState.OPEN}
         self.locked_enqueue(self.packer.seal([s for s in self.packer.open_shards() if s not in open_now]))
         self.router.adopt(shard_map)
-        self.packer.keep(leaf.id for leaf in shard_map.leaves)
+        leaves = {leaf.id for leaf in shard_map.leaves}
+        self.packer.keep(leaves)
+        self.rates.keep(leaves)
         self.lanes.clear()
         self.settled.shard_map = shard_map
         for shard in [one for one in self._by_shard if shard_map.shards[one].state is ShardState.SEALED]:
@@ -193,7 +203,7 @@ class ProducerState:
     def locked_take_parcels(self, now: int, in_flight_max: int) -> list[Aggregate]:
         """What the sender hands over now, in order: seals what has lingered (all of it when closing)."""
         self.locked_enqueue(self.packer.seal() if self.closing else self.packer.due(now))
-        return self.settling.take_sendable(in_flight_max)
+        return self.settling.take_sendable(in_flight_max, lambda aggregate: self.rates.allow(aggregate, now))
 
     def locked_begin_round(self) -> tuple[bool, int]:
         """(whether a delivered aggregate waits for a barrier, the tick of a barrier that begins now)."""
@@ -232,19 +242,24 @@ class ProducerState:
             aggregate.fail(error)
         self.locked_wake()
 
+    def locked_count_expired(self, records: int) -> None:
+        self.stats.records_expired += records
+        self._expired.inc(records)
+
     def locked_stop(self, error: HeadraceError) -> None:
         """Nothing more is acknowledged: every record that is not yet fails with ``error``, and so does every later put."""
         if self.failure is None:
             self.failure = error
         self.lanes.clear()
         self.locked_enqueue(self.packer.seal())
-        self.locked_fail(self.settling.drain(), error)
-        for condition in (self.work, self.reported, self.settled.hurry):
+        self.locked_fail(self.settling.drain() + self.aside, error)
+        self.aside.clear()
+        for condition in (self.work, self.reported, self.put_aside, self.settled.hurry):
             condition.notify_all()
 
     def locked_wake(self) -> None:
         self.room.notify_all()
-        self.settled.condition.notify_all()
+        self.settled.locked_wake()
         self.locked_wake_sender()
 
     def locked_wake_sender(self) -> None:
@@ -255,11 +270,12 @@ class ProducerState:
     @property
     def locked_idle(self) -> bool:
         """Whether everything put was acknowledged or failed."""
-        return self.settling.idle and not self.packer.open_shards()
+        return self.settling.idle and not self.aside and not self.packer.open_shards()
 
     def locked_lowest_seq(self) -> int | None:
         """The lowest sequence that is not settled yet."""
         lows = [seq for seq in (self.settling.lowest_seq(), self.packer.lowest_seq()) if seq is not None]
+        lows += [aggregate.first_seq for aggregate in self.aside]
         return min(lows, default=None)
 
     def _count_shard(self, aggregate: Aggregate) -> None:

@@ -275,3 +275,35 @@ def test_giving_up_hands_back_lanes_and_orphans() -> None:
     core.settle(merged(5, 5), core.begin_barrier())
     assert sorted(seq for each in core.drain() for seq in each.seqs) == [1, 2, 3]
     assert core.idle
+
+
+def test_what_expires_takes_along_what_waits_behind_it_and_nothing_of_another_shard() -> None:
+    settling = Settling(start(), lambda shard, records: [Box(shard, list(records))])
+    under_way, first, old, young, other = box("s0", 1), box("s0", 2), box("s0", 3), box("s0", 4), box("s1", 5, hash_key=HALF)
+    settling.enqueue(under_way)
+    settling.take_sendable(1)
+    for parcel in (first, old, young, other):
+        settling.enqueue(parcel)
+    assert settling.expire(lambda parcel: parcel is under_way, alone=False) == ([], [])
+    assert settling.expire(lambda parcel: parcel is old, alone=False) == ([old], [young])
+    settling.delivered(under_way, 0)
+    settling.settle(start(), settling.begin_barrier())
+    assert settling.take_sendable(9) == [first, other]
+
+
+def test_what_expires_alone_leaves_the_others() -> None:
+    settling = Settling(start(), lambda shard, records: [Box(shard, list(records))])
+    old, young = box("s0", 1), box("s0", 2)
+    settling.enqueue(old)
+    settling.enqueue(young)
+    assert settling.expire(lambda parcel: parcel is old, alone=True) == ([old], [])
+    assert settling.take_sendable(9) == [young]
+
+
+def test_a_parcel_that_is_held_back_holds_back_its_shard_and_no_other() -> None:
+    settling = Settling(start(), lambda shard, records: [Box(shard, list(records))])
+    held, behind, other = box("s0", 1), box("s0", 2), box("s1", 3, hash_key=HALF)
+    for parcel in (held, behind, other):
+        settling.enqueue(parcel)
+    assert settling.take_sendable(9, lambda parcel: parcel is not held) == [other]
+    assert settling.take_sendable(9) == [held, behind]
