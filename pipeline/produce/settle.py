@@ -22,6 +22,7 @@ FOLLOW_S = 1.0  # how often an idle producer looks for reshards
 HOLD_POLL_S = 0.02  # how often the outcome of a pending reshard is asked for
 FINISH_AFTER_S = 0.25  # then anybody may finish it (DESIGN.md §3), plus jitter
 RETRY_S = 0.5
+STUCK_S = 2.0  # without a delivery for so long: were the topics deleted? The client alone would wait for half a minute
 # While nobody waits for a receipt, barriers are taken this far apart: each costs a request and the callers' interpreter.
 PAUSE_LINGERS = 0.2
 PAUSE_MS_MAX = 20
@@ -45,6 +46,7 @@ class SettleLoop:
         self._pending_since: float | None = None
         self._followed_at = 0.0
         self._barrier_at = 0.0
+        self._progress_at = time.monotonic()
         self._pause_s = min(state.packer.linger_ms * PAUSE_LINGERS, PAUSE_MS_MAX) / 1000
         self._thread = threading.Thread(target=self._run, name="headrace-settle", daemon=True)
         self._finisher = threading.Thread(target=self._finish, name="headrace-finish")
@@ -92,6 +94,7 @@ class SettleLoop:
         state = self._state
         with state.lock:
             needed, tick = state.locked_begin_round()
+        self._check_progress(needed)
         shard_map = self._control.barrier() if needed and self._strict else self._follow(needed)
         self._check_fence(shard_map)
         with state.lock:
@@ -129,6 +132,16 @@ class SettleLoop:
             self._state.reported.wait(HOLD_POLL_S)
             if self._state.settling.waits_for_barrier:
                 self._state.stats.hold_ms += int((time.monotonic() - now) * 1000)
+
+    def _check_progress(self, delivered: bool) -> None:
+        """Raises StreamConflictError where nothing is delivered since a topic is not there any more."""
+        now = time.monotonic()
+        with self._state.lock:
+            if delivered or not self._state.settling.under_way:
+                self._progress_at = now
+        if now > self._progress_at + STUCK_S:
+            self._progress_at = now
+            self._control.check_topic_ids()
 
     def _check_fence(self, shard_map: ShardMap) -> None:
         claim = shard_map.claims.get(self._producer)

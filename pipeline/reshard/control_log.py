@@ -110,7 +110,13 @@ class ControlLog:
         if self._described(self.stream.control_topic).id != self._topic_id:
             raise self._recreated(self.stream.control_topic)
         for topic, known in self._map.topic_ids.items():
-            if self._described(topic).id != known:
+            described = self._topics.describe(topic)
+            if described is None:
+                raise StreamConflictError(
+                    f"topic {topic} of stream {self.stream.name!r} was deleted: restore it, or delete the stream's other topics "
+                    "too and create it anew"
+                )
+            if described.id != known:
                 raise self._recreated(topic)
 
     def close(self) -> None:
