@@ -91,6 +91,13 @@ BUFFERING_SECONDS = _histogram(
 )
 SHARD_RECORDS = _counter("headrace_producer_shard_records", "User records acknowledged, by open shard", _SHARD)
 SHARD_BYTES = _counter("headrace_producer_shard_bytes", "Encoded bytes acknowledged, by open shard", _SHARD)
+TOP_KEYS_SHARE = _live(
+    "headrace_producer_top_keys_share_ratio", "Part of the newest million records that the keys up to a rank (1, 10) have",
+    ["stream", "rank"],
+)
+SHARD_GINI = _live(
+    "headrace_producer_shard_gini_ratio", "How unevenly records go to shards: 0 all alike, towards 1 all to one", _STREAM
+)
 BUFFERED_RECORDS = _live("headrace_producer_buffered_records", "User records put and not yet acknowledged", _STREAM)
 BUFFERED_BYTES = _live("headrace_producer_buffered_bytes", "What they take of buffer_bytes_max", _STREAM)
 

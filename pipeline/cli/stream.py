@@ -1,7 +1,8 @@
-"""headrace stream …: create, list, describe, history, split, merge."""
+"""headrace stream …: create, list, describe, history, split, merge, advise."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -17,8 +18,9 @@ from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE, hash_key
 from pipeline.model.shards import Shard, ShardMap, ShardState
-from pipeline.reshard.advisor import median_cut
+from pipeline.reshard.advisor import HotKey, hot_keys, median_cut
 from pipeline.reshard.control_log import ControlLog, create_stream
+from pipeline.reshard.resharder import Resharder
 from pipeline.schema.envelope import envelope_text
 from pipeline.schema.value_schema import load_schema
 
@@ -29,7 +31,7 @@ Name = Annotated[str, typer.Argument(help="The stream's name in headrace.yml.")]
 def register(app: typer.Typer) -> None:
     """Add the group `stream` to ``app``."""
     group = typer.Typer(no_args_is_help=True, help="Streams: create, describe, split and merge shards.")
-    for command in (create, describe, history, split, merge):
+    for command in (create, describe, history, split, merge, advise):
         group.command()(command)
     group.command("list")(list_streams)
     app.add_typer(group, name="stream")
@@ -135,9 +137,52 @@ def merge(
     _report(reshard.merge(name, first, second), as_json)
 
 
+def advise(
+    name: Name,
+    share: Annotated[float, typer.Option(min=0.01, max=1.0, help="A key is hot from this share of its shard on.")] = 0.3,
+    apply: Annotated[bool, typer.Option("--apply", help="Do what is proposed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hot keys, from the newest records of each open shard, and the splits that give each a shard of its own."""
+    config = load_config()
+    settings = config.stream(name)
+    hot = hot_keys(config.connection, settings, _map(config, name), share)
+    done = []
+    if apply:
+        with Resharder(config.connection, settings) as resharder:
+            done = [resharder.isolate(one.shard, one.hash_key) for one in hot if not one.alone]
+    if as_json:
+        rows = [asdict(one) | {"hash_key": str(one.hash_key)} for one in hot]
+        print_json({"stream": name, "hot_keys": rows, "applied": [_row_of(one) for one in done]})
+        return
+    if not hot:
+        say(f"No key has {share:.0%} or more of its shard's newest records.")
+        return
+    print_table(
+        f"Hot keys of {name}",
+        ["shard", "key", "share of the newest", "records", "split at", "and at"],
+        [
+            [one.shard, one.key, f"{one.share:.0%}", one.records, *(["alone already", ""] if one.alone else _cuts(one))]
+            for one in hot
+        ],
+    )
+    for reshard_done in done:
+        _report(reshard_done, as_json=False)
+    if not done and not all(one.alone for one in hot):
+        say(f"`headrace stream advise {name} --apply` gives each its own shard; order per key holds while it does.")
+
+
+def _cuts(hot: HotKey) -> list[str]:
+    return [str(hot.hash_key), str(hot.hash_key + 1)]
+
+
+def _row_of(done: reshard.Resharded) -> dict[str, Any]:
+    return {"reshard": done.reshard, "parents": done.parents, "children": done.children, "seals": done.seals}
+
+
 def _report(done: reshard.Resharded, as_json: bool) -> None:
     if as_json:
-        print_json({"reshard": done.reshard, "parents": done.parents, "children": done.children, "seals": done.seals})
+        print_json(_row_of(done))
     else:
         seals = ", ".join(f"{parent} at offset {seal}" for parent, seal in done.seals.items())
         say(f"Sealed {seals}; open now: {', '.join(done.children)}.")

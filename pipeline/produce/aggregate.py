@@ -50,13 +50,13 @@ class Block:
     ends: memoryview
     places: memoryview
 
-    def entries(self) -> list[bytes]:
-        """The entries, each without its sequence."""
-        starts = (0, *self.ends[:-1])
-        return [
-            bytes(self.body[start + len(RELATIVE[place - self.places[0]]) : end])
-            for start, end, place in zip(starts, self.ends, self.places, strict=True)
-        ]
+    def entries(self, step: int = 1) -> list[bytes]:
+        """The entries, or each ``step``th of them, each without its sequence."""
+        first, found = self.places[0], []
+        for index in range(0, len(self.ends), step):
+            start = (self.ends[index - 1] if index else 0) + len(RELATIVE[self.places[index] - first])
+            found.append(bytes(self.body[start : self.ends[index]]))
+        return found
 
 
 class Aggregate:
@@ -147,6 +147,11 @@ class Aggregate:
     def bodies(self) -> list[bytes]:
         """The encoded entries of its records; none once it is acknowledged."""
         return self.parts[1::2] if self._block is None else self._block.entries()
+
+    def sample(self, most: int) -> list[bytes]:
+        """Encoded entries of at most ``most`` records, evenly spread."""
+        step = -(-self.count // most)
+        return self.parts[1 :: 2 * step] if self._block is None else self._block.entries(step)
 
     @property
     def hash_keys(self) -> list[int]:

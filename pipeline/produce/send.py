@@ -20,6 +20,7 @@ from pipeline.model.shards import Place
 from pipeline.model.stamp import STAMP_HEADER, encode_stamp
 from pipeline.produce.aggregate import Aggregate
 from pipeline.produce.expire import locked_expire
+from pipeline.produce.skew import Skew
 from pipeline.produce.stamping import Stamper, message_of
 from pipeline.produce.state import ProducerState, now_ms
 
@@ -42,6 +43,7 @@ class SendLoop:
         self._bytes_sent = metrics.BYTES_SENT.labels(stream)
         self._limited_seconds = metrics.LIMITED_SECONDS.labels(stream)
         self._client_failures = metrics.CLIENT_FAILURES.labels(stream)
+        self.skew = Skew(stream)
         self._partitions: dict[str, int] = {}
         self._failures_in_row = 0
         self._broken: HeadraceError | None = None
@@ -104,6 +106,8 @@ class SendLoop:
         stats.limited_ms = self._state.rates.held_ms
 
     def _send(self, parcel: Aggregate) -> None:
+        if parcel.previous_seq is None:  # not one that is sent again
+            self.skew.add(parcel)
         stamp = self._stamper.stamp(parcel, now_ms())
         message = message_of(self._schema_id, parcel.count, parcel.content())
         place = self._state.settled.shard_map.shards[parcel.shard].place

@@ -13,6 +13,7 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import TracebackType
 
 from pipeline.config import Connection, StreamConfig
@@ -71,6 +72,21 @@ class Resharder:
                     f"shard {shard} holds the hash keys [{parent.low}, {parent.high}): it cannot be split at {middle}"
                 )
             return [parent], [(parent.low, middle), (middle, parent.high)]
+
+        return self._reshard(ranges)
+
+    def isolate(self, shard: str, hash_key: int) -> Resharded:
+        """Split a shard so that one hash key has a child of its own, and what lies below and above it have theirs. Raises as
+        ``split`` does."""
+
+        def ranges(shard_map: ShardMap) -> tuple[list[Shard], list[tuple[int, int]]]:
+            parent = _open_shard(shard_map, shard, self._stream.name)
+            if not parent.holds(hash_key) or parent.high - parent.low == 1:
+                raise ReshardRefusedError(
+                    f"shard {shard} holds the hash keys [{parent.low}, {parent.high}): {hash_key} cannot be isolated in it"
+                )
+            bounds = [parent.low, hash_key, hash_key + 1, parent.high]
+            return [parent], [(low, high) for low, high in pairwise(bounds) if low < high]
 
         return self._reshard(ranges)
 

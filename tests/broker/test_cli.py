@@ -109,3 +109,21 @@ def test_list_tells_which_streams_are_created(order_config: Make) -> None:
     run(config, "stream", "create", stream)
     [row] = json.loads(run(config, "stream", "list", "--json"))["streams"]
     assert (row["created"], row["shards"]) == (True, 3)
+
+
+def test_advise_finds_the_hot_key_and_gives_it_a_shard_of_its_own(order_config: Make) -> None:
+    config, stream = order_config(shards=1)
+    cold = lines(60)
+    hot = "".join(json.dumps({"item": "hot", "number": n, "note": None}) + "\n" for n in range(100))
+    run(config, "produce", stream, stdin=cold + hot)
+    before = json.loads(run(config, "stream", "advise", stream, "--json"))
+    (found,) = before["hot_keys"]
+    assert (found["shard"], found["key"], found["hash_key"]) == ("s0", "hot", str(hash_key("hot")))
+    assert found["share"] == 100 / 160
+    assert before["applied"] == []
+    assert "No key has 90% or more" in run(config, "stream", "advise", stream, "--share", "0.9")
+    (applied,) = json.loads(run(config, "stream", "advise", stream, "--apply", "--json"))["applied"]
+    assert len(applied["children"]) == 3
+    run(config, "produce", stream, stdin=cold + hot)
+    after = json.loads(run(config, "stream", "advise", stream, "--json"))["hot_keys"]
+    assert [(one["key"], one["alone"]) for one in after if one["key"] == "hot"] == [("hot", True)]
