@@ -115,7 +115,7 @@ class ExpiredLoop:
             schema_id=self._schema_id,
             producer=self._producer,
             seq=aggregate.first_seq,
-            generation=shard.generation,
+            shard=aggregate.shard,
         )
         # Not in the chain of the shard's stamps: it was never sent there.
         stamp = encode_stamp(replace(self._stamper.stamp(aggregate, now), previous_seq=-1))
