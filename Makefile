@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL ?= -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check unit property broker spark chaos bench clean
+.PHONY: help install demo test check schemas-check unit property broker spark chaos bench clean
 
 help: ## print the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,10 +28,13 @@ demo: install ## the main job on real data, from nothing to proof
 
 test: install check unit property broker spark chaos ## check, then run all tests
 
-check: install ## ruff, mypy, import-linter
+check: install schemas-check ## ruff, mypy, import-linter, schemas
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+schemas-check: install ## a schema that cannot read what its released versions wrote fails
+	$(BIN)/headrace schema check schemas
 
 unit: install ## tests without I/O
 	$(PYTEST) $(PARALLEL) tests/unit

@@ -14,12 +14,13 @@ import logging
 import random
 import threading
 import time
+from contextlib import suppress
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from jobs import assignment, decode, survey, tables
+from jobs import assignment, decode, evolution, survey, tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import BronzeState, Places
@@ -28,7 +29,15 @@ from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.schemas import StreamSchemas
 from pipeline.config import Config
-from pipeline.errors import ConfigError, HeadraceError, InvariantError, RetryableError, StreamConflictError, TableError
+from pipeline.errors import (
+    ConfigError,
+    HeadraceError,
+    InvariantError,
+    RegistryUnavailableError,
+    RetryableError,
+    StreamConflictError,
+    TableError,
+)
 from pipeline.kafka.offsets import bounds
 from pipeline.model.repeats import Marks
 from pipeline.model.shards import Place, ShardMap
@@ -69,7 +78,7 @@ class BronzeJob:
         self._state = BronzeState()
         self._assigned: set[Place] = set()
         self._log_start: dict[Place, int] = {}
-        self._columns: set[str] = set()
+        self._columns = evolution.TableColumns(spark, table, self._path)
         self._micro_batches = 0
         self.identity = ensure_table(spark, config, table, self._schemas, self._control.map)
         self._checkpoint.claim(Owner(table, self.identity.id, self._stream.name))
@@ -81,7 +90,7 @@ class BronzeJob:
         self.failure = None
         self.wants_restart.clear()
         self._state = self._checked_state()
-        self._columns = set(self._spark.read.format("delta").load(self._path).columns)
+        self._columns.load()
         processed = assignment.positions(self._state.next)
         planned = self._checkpoint.kafka_ends(self._checkpoint.newest("offsets")) or {}
         shard_map = self._control.barrier()
@@ -243,8 +252,9 @@ class BronzeJob:
         )
 
     def _write(self, raw: DataFrame, plan: survey.Plan, shard_map: ShardMap, state: BronzeState) -> None:
-        writers, bad = self._schemas.writers(plan.schema_ids)
-        rows = decode.rows(raw, plan, writers, bad, self._schemas.reader(), shard_map)
+        decided = self._schemas.decide(plan.schema_ids, self._columns.problem)
+        rows = decode.rows(raw, plan, decided.writers, decided.bad, decided.reader, shard_map)
+        rows, grows = self._columns.follow(rows)
         files = 1 + plan.counts.bytes // FILE_BYTES
         writer = (
             (rows.coalesce(files) if files < len(self._assigned) else rows)
@@ -254,11 +264,11 @@ class BronzeJob:
             .option("txnVersion", str(state.micro_batch))
             .option("userMetadata", state.to_json())
         )
-        if grown := set(rows.columns) - self._columns:
-            log.info("%s: new columns %s", self.name, ", ".join(sorted(grown)))
+        if grows:
             writer = writer.option("mergeSchema", "true")
         writer.save(self._path)
-        self._columns |= grown
+        if grows:
+            self._columns.load()
 
     def _committed(self, query: str, micro_batch: int) -> None:
         """The state from now on is what the log says, not what we meant to write."""
@@ -293,7 +303,13 @@ def ensure_table(
 ) -> tables.Identity:
     """The bronze table, made with the columns of the stream's schema where it is not there yet."""
     configured = config.table(table)
-    columns = decode.empty(spark, schemas.reader(), shard_map).schema
+    found = tables.find(spark, config, configured, configured.sources[0])
+    if found is not None:
+        return found
+    with suppress(RegistryUnavailableError):  # then it begins with the stream's own file, and grows
+        schemas.load()  # the columns of a new table are made of every version, in their order
+    reader, _ = schemas.reader()
+    columns = decode.empty(spark, reader.tree, shard_map).schema
     return tables.create(spark, config, configured, configured.sources[0], columns, statistics=STATISTICS)
 
 

@@ -17,12 +17,13 @@ from pyspark.sql.avro.functions import from_avro
 
 from jobs.reader_schema import fields
 from jobs.schemas import BadId, Writer
-from jobs.survey import Fate, Plan
+from jobs.survey import GLUE_ID, Fate, Plan
 from jobs.tables import DELETED, META, REJECTED, RESERVED
 from pipeline.errors import SchemaError
 from pipeline.model.shards import ShardMap
 from pipeline.model.stamp import END_HEADER, STAMP_HEADER
 from pipeline.schema.envelope import envelope_tree
+from pipeline.schema.framing import GLUE_BYTES, GLUE_VERSION
 
 _MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 _STAMP = json.dumps(
@@ -160,6 +161,8 @@ def _decoded(messages: DataFrame, writers: Sequence[Writer], bad: Sequence[BadId
     """Adds ``stamped`` (the stamp), ``schema_id``, ``reason``, ``detail``, ``entries``: null where a value does not decode."""
     framed = F.col("value").isNotNull() & F.col("r_reason").isNull()
     schema_id = F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).cast("int")
+    if any(w.id == GLUE_ID for w in writers):
+        schema_id = F.when(F.hex(F.substring("value", 1, 1)) == f"{GLUE_VERSION:02X}", F.lit(GLUE_ID)).otherwise(schema_id)
     messages = messages.select(
         "*",
         F.when(F.col("r_reason").isNull(), _avro(F.expr("substring(stamp, 2)"), _STAMP)).alias("stamped"),
@@ -169,13 +172,13 @@ def _decoded(messages: DataFrame, writers: Sequence[Writer], bad: Sequence[BadId
     for one in bad:
         this = F.col("schema_id") == one.id
         reason, detail = F.coalesce(reason, F.when(this, one.reason)), F.coalesce(detail, F.when(this, one.detail))
-    body = F.expr("substring(value, 6)")
+    body, glue_body = F.expr("substring(value, 6)"), F.expr(f"substring(value, {GLUE_BYTES + 1})")
     envelope = json.dumps(envelope_tree(dict(reader), _MILLIS))
     wrapped = json.dumps(_wrapper(dict(reader)))
     packed = _by_id([(w.id, _avro(body, w.text, envelope)) for w in writers if w.is_envelope], envelope)
     plain = _by_id(
         [
-            (w.id, _avro(body, json.dumps(_wrapper(json.loads(w.text))), wrapped))
+            (w.id, _avro(glue_body if w.id == GLUE_ID else body, json.dumps(_wrapper(json.loads(w.text))), wrapped))
             for w in writers
             if not w.is_envelope
         ],

@@ -1,43 +1,69 @@
-"""One reader's schema over all writers' schemas of a stream: the union of their fields by name, nullable at the top.
+"""One reader's schema over all writers' schemas of a stream: what a table's columns are made of.
 
 Avro resolves each writer's bytes into it, so every schema id of a micro-batch decodes to the same columns in one expression.
-Pure: JSON trees in, JSON tree out. Types are merged by name, as Avro names them; the newest definition comes first, fields
-that only older ones have are appended, numbers take the wider type.
+Pure: JSON trees in, JSON tree out.
+
+The versions are taken oldest first, and what an older one established stands: a later one may add fields, at any depth,
+widen numbers that a table can widen (int → long, int → double, float → double, more digits before a decimal's point), add
+symbols, rename by alias, reorder, and leave fields out. One that asks for more is *refused*, with the reason: its records
+are for the dead letters, and everything else goes on.
+
+Everything is nullable, at any depth: a field that a writer did not have is null, whatever its default.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from jobs.writer_merge import Definitions, merge_definitions, normal
 from pipeline.errors import SchemaError
 
 Tree = Any
-_PRIMITIVE = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
-_WIDTH = {"int": 0, "long": 1, "float": 2, "double": 3}
-_NAMED = ("record", "error", "enum", "fixed")
+Fits = Callable[[Tree], str | None]
 
 
-def reader_schema(writers: Sequence[Tree]) -> dict[str, Tree]:
-    """The reader's schema over record schemas, newest first. Raises SchemaError where none can be made: a type that contains
-    itself, or columns that differ in upper and lower case only (Spark takes them for one)."""
-    merged: dict[str, dict[str, Tree]] = {}
-    top = ""
-    for tree in writers:
-        found: dict[str, dict[str, Tree]] = {}
-        name = _normal(tree, "", found)
-        top = top or name
-        if name != top:  # the value record was renamed: its columns still belong to one table
-            found[top] = found.pop(name) | {"name": found.get(top, {}).get("name", top)}
-        for full_name, definition in found.items():
-            merged[full_name] = _merge(merged[full_name], definition) if full_name in merged else definition
-    columns = merged[top]["fields"]
-    merged[top] = merged[top] | {"fields": [_optional(one) for one in columns]}
-    lower = [one["name"].lower() for one in columns]
-    if twice := {name for name in lower if lower.count(name) > 1}:
-        raise SchemaError(f"the fields {', '.join(sorted(twice))} differ in upper and lower case only: a table cannot hold both")
-    emitted: dict[str, Tree] = _emit(top, merged, set(), ())
-    return emitted
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """``tree`` is the reader's schema, a record; ``refused`` says by position in the versions why one is not read."""
+
+    tree: dict[str, Tree]
+    refused: Mapping[int, str]
+
+    @property
+    def fields(self) -> list[str]:
+        """The columns' names, in order."""
+        return fields(self.tree)
+
+
+def reader_schema(versions: Sequence[Tree], fits: Fits = lambda _: None) -> Reader:
+    """The reader's schema over record schemas, oldest first. ``fits`` may say why a table cannot take a reader's schema.
+
+    Raises SchemaError where not even the first one that counts can be columns: a type that contains itself, or names that
+    differ in upper and lower case only (Spark takes them for one).
+    """
+    merged, top = Definitions(), ""
+    refused: dict[int, str] = {}
+    tree: dict[str, Tree] | None = None
+    failure: SchemaError | None = None
+    for number, version in enumerate(versions):
+        try:
+            found, name = normal(version)
+            candidate = merge_definitions(merged, found, top, name) if top else found
+            made = _emit(candidate, name)
+            if (why := fits(made)) is not None:
+                raise SchemaError(why)
+        except SchemaError as error:
+            refused[number] = str(error)
+            failure = failure or error
+            continue
+        merged, top, tree = candidate, name, made
+    if tree is None:
+        if failure is not None and len(versions) == 1:
+            raise failure
+        tree = {"type": "record", "name": "HeadraceNothing", "fields": []}
+    return Reader(tree, refused)
 
 
 def fields(tree: Tree) -> list[str]:
@@ -45,92 +71,42 @@ def fields(tree: Tree) -> list[str]:
     return [str(one["name"]) for one in tree["fields"]]
 
 
-def _normal(tree: Tree, space: str, found: dict[str, dict[str, Tree]]) -> Tree:
-    """The tree with every named type replaced by its full name; definitions go to ``found``."""
-    if isinstance(tree, str):
-        return tree if tree in _PRIMITIVE or "." in tree or f"{space}.{tree}" not in found else f"{space}.{tree}"
-    if isinstance(tree, list):
-        return [_normal(branch, space, found) for branch in tree]
-    kind = tree["type"]
-    if kind in _NAMED:
-        full_name = tree["name"]
-        if "." not in full_name and (inside := tree.get("namespace", space)):
-            full_name = f"{inside}.{full_name}"
-        own = full_name.rpartition(".")[0]
-        definition = {key: value for key, value in tree.items() if key not in ("namespace", "doc")} | {"name": full_name}
-        found[full_name] = definition
-        if kind in ("record", "error"):
-            definition["fields"] = [
-                {key: value for key, value in one.items() if key != "doc"} | {"type": _normal(one["type"], own, found)}
-                for one in tree["fields"]
-            ]
-        return full_name
-    if kind == "array":
-        return tree | {"items": _normal(tree["items"], space, found)}
-    if kind == "map":
-        return tree | {"values": _normal(tree["values"], space, found)}
-    return tree if isinstance(kind, str) and kind in _PRIMITIVE else _normal(kind, space, found)
+def _emit(definitions: Definitions, top: str) -> dict[str, Tree]:
+    made: dict[str, Tree] = _Emitter(definitions).type(top, ())
+    lower = [name.lower() for name in fields(made)]
+    if twice := {name for name in lower if lower.count(name) > 1}:
+        raise SchemaError(f"the fields {', '.join(sorted(twice))} differ in upper and lower case only: a table cannot hold both")
+    return made
 
 
-def _merge(new: dict[str, Tree], old: dict[str, Tree]) -> dict[str, Tree]:
-    if new["type"] != old["type"]:
-        return new
-    if new["type"] == "enum":
-        return new | {"symbols": [*new["symbols"], *(one for one in old["symbols"] if one not in new["symbols"])]}
-    if new["type"] == "fixed":
-        return new
-    older = {one["name"]: one for one in old["fields"]}
-    out = []
-    for one in new["fields"]:
-        before = older.get(one["name"])
-        if before is not None:
-            out.append(one | {"type": _wider(one["type"], before["type"])})
-        else:
-            out.append(one if "default" in one else _optional(one))
-    known = {one["name"] for one in new["fields"]} | {alias for one in new["fields"] for alias in one.get("aliases", ())}
-    out += [_optional(one) for one in old["fields"] if one["name"] not in known]
-    return new | {"fields": out}
+@dataclass
+class _Emitter:
+    """Writes the tree with every definition at its first place and its full name at the others, everything nullable."""
 
+    definitions: Definitions
+    done: frozenset[str] = frozenset()
 
-def _wider(new: Tree, old: Tree) -> Tree:
-    if isinstance(new, list) or isinstance(old, list):
-        branches = [b for b in (new if isinstance(new, list) else [new]) if b != "null"]
-        others = [b for b in (old if isinstance(old, list) else [old]) if b != "null"]
-        if len(branches) != 1 or len(others) != 1:
-            return new
-        inner = _wider(branches[0], others[0])
-        return [b if b == "null" else inner for b in new] if isinstance(new, list) else inner
-    if isinstance(new, dict) and isinstance(old, dict) and new["type"] == old["type"]:
-        inside = {"array": "items", "map": "values"}.get(new["type"])
-        return new | {inside: _wider(new[inside], old[inside])} if inside else new
-    if isinstance(new, str) and isinstance(old, str) and _WIDTH.get(old, -1) > _WIDTH.get(new, 9):
-        return old
-    return new
+    def type(self, tree: Tree, inside: tuple[str, ...]) -> Tree:
+        if isinstance(tree, list):
+            return [self.type(branch, inside) for branch in tree]
+        if isinstance(tree, dict):
+            return tree | {key: self.nullable(tree[key], inside) for key in ("items", "values") if key in tree}
+        if tree not in self.definitions:
+            return tree
+        if tree in inside:
+            raise SchemaError(f"the type {tree} contains itself: a table's columns cannot. Write the nested value as bytes")
+        if tree in self.done:
+            return tree
+        self.done = self.done | {tree}
+        definition = self.definitions[tree]
+        if "." not in tree:
+            definition = definition | {"namespace": ""}
+        if "fields" not in definition:
+            return definition
+        deeper = (*inside, tree)
+        columns = [one | {"type": self.nullable(one["type"], deeper), "default": None} for one in definition["fields"]]
+        return definition | {"fields": columns}
 
-
-def _optional(field: dict[str, Tree]) -> dict[str, Tree]:
-    kind = field["type"]
-    branches = kind if isinstance(kind, list) else [kind]
-    return field | {"type": ["null", *(b for b in branches if b != "null")], "default": None}
-
-
-def _emit(tree: Tree, merged: dict[str, dict[str, Tree]], done: set[str], inside: tuple[str, ...]) -> Tree:
-    """The tree with every definition at its first place and its full name at the others."""
-    if isinstance(tree, list):
-        return [_emit(branch, merged, done, inside) for branch in tree]
-    if isinstance(tree, dict):
-        return tree | {key: _emit(tree[key], merged, done, inside) for key in ("items", "values") if key in tree}
-    if tree not in merged:
-        return tree
-    if tree in inside:
-        raise SchemaError(f"the type {tree} contains itself: a table's columns cannot. Write the nested value as bytes or a list")
-    if tree in done:
-        return tree
-    done.add(tree)
-    definition = merged[tree]
-    if "." not in tree:
-        definition = definition | {"namespace": ""}
-    if "fields" not in definition:
-        return definition
-    deeper = (*inside, tree)
-    return definition | {"fields": [one | {"type": _emit(one["type"], merged, done, deeper)} for one in definition["fields"]]}
+    def nullable(self, tree: Tree, inside: tuple[str, ...]) -> Tree:
+        branches = tree if isinstance(tree, list) else [tree]
+        return ["null", *(self.type(branch, inside) for branch in branches if branch != "null")]

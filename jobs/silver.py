@@ -26,6 +26,7 @@ from jobs import tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import FORMAT
+from jobs.evolution import TableColumns
 from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.tables import DELETED, META, REJECTED, RESERVED
@@ -65,12 +66,14 @@ class SilverJob:
         )
         self._checkpoint = SparkCheckpoint(spark, tables.checkpoint_path(config, table))
         self._checkpoint.claim(Owner(table, identity.id, f"{source.name} ({bronze.id})"))
+        self._columns = TableColumns(spark, table, self._path)
         self._is_empty = identity.files == 0
         self._micro_batches = self._merged = 0
 
     def start(self, mode: Mode) -> StreamingQuery:
         """Start the query over the bronze table."""
         self.failure = None
+        self._columns.load()
         source = self._spark.readStream.format("delta").load(self._source_path)
         return (
             source.writeStream.queryName(self.name)
@@ -133,6 +136,12 @@ class SilverJob:
         return newest.select("newest.*", _ROWS)
 
     def _write(self, newest: DataFrame, metadata: str, low: object, high: object) -> None:
+        newest, grows = self._columns.follow(newest)
+        self._write_columns(newest, metadata, low, high)
+        if grows:
+            self._columns.load()
+
+    def _write_columns(self, newest: DataFrame, metadata: str, low: object, high: object) -> None:
         if self._is_empty:
             writer = newest.write.format("delta").mode("append").option("mergeSchema", "true")
             writer.option("userMetadata", metadata).save(self._path)

@@ -15,10 +15,14 @@ from pipeline.errors import DecodeError
 from pipeline.model.repeats import MarkRange, Marks, Verdict
 from pipeline.model.shards import Shard, ShardMap, ShardState
 from pipeline.model.stamp import decode_stamp
-from pipeline.schema.framing import FRAME_BYTES
+from pipeline.schema.framing import FRAME_BYTES, GLUE_PLAIN, GLUE_VERSION
 
 PRODUCER_RETENTION_MS = 7 * 24 * 3600 * 1000
 """Marks of a producer silent for longer go, by the stamps' own time: whoever is silent so long starts under a new name."""
+
+
+GLUE_ID = -1
+"""Stands for the schema id of a message with AWS Glue's framing, which has none of ours."""
 
 
 class Fate(IntEnum):
@@ -159,19 +163,30 @@ def _judge_foreign(tally: _Tally, message: Seen, accept: bool) -> None:
     """No stamp: a foreign producer's message. Nobody can tell its repeats."""
     if not accept:
         _reject(tally, message, "foreign", "no stamp: not written by Headrace (foreign: accept takes such messages)")
-    elif _take(tally, message):
+    elif _take(tally, message, foreign=True):
         tally.foreign += 1
 
 
-def _take(tally: _Tally, message: Seen) -> bool:
+def _take(tally: _Tally, message: Seen, *, foreign: bool = False) -> bool:
     """Note the schema of a message to decode; a null value is a tombstone and has none. False if it cannot be decoded."""
     if message.value_bytes is None:
         return True
     prefix = message.prefix or b""
+    if foreign and len(prefix) == FRAME_BYTES and prefix[0] == GLUE_VERSION:
+        return _take_glue(tally, message, prefix[1])
     if len(prefix) < FRAME_BYTES or prefix[0] != 0 or prefix[1] > 0x7F:
         _reject(tally, message, "framing", "the value does not start with Confluent's framing (byte 0 and a schema id)")
         return False
     tally.schema_ids.add(int.from_bytes(prefix[1:], "big"))
+    return True
+
+
+def _take_glue(tally: _Tally, message: Seen, compression: int) -> bool:
+    """AWS Glue's framing: decoded with the stream's own schema. Spark has no zlib for a column."""
+    if compression != GLUE_PLAIN:
+        _reject(tally, message, "framing", "framed by AWS Glue and compressed, which a consumer reads and a table does not")
+        return False
+    tally.schema_ids.add(GLUE_ID)
     return True
 
 

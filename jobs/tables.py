@@ -15,9 +15,10 @@ from jobs.commits import BronzeState, newest_commit_of_ours, read_checksum, read
 from jobs.storage import names
 from pipeline.config import Config, TableConfig
 from pipeline.errors import ConfigError, TableError
+from pipeline.schema.table_columns import RESERVED_COLUMNS
 
 META, REJECTED, DELETED = "_meta", "_rejected", "_deleted"
-RESERVED = frozenset({META, REJECTED, DELETED})
+RESERVED = RESERVED_COLUMNS
 TABLE_PROPERTY, SOURCE_PROPERTY = "headrace.table", "headrace.stream"
 
 # Positions live in the log of bronze, so it has to outlast any pause of a stream; a log file is small.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import again, jobs, records, stack, stream, watch
+from pipeline.cli import again, jobs, records, schema, stack, stream, watch
 from pipeline.errors import HeadraceError, InvariantError
 
 EXIT_ERROR = 1
@@ -37,6 +37,7 @@ stack.register(app)
 stream.register(app)
 records.register(app)
 again.register(app)
+schema.register(app)
 jobs.register(app)
 watch.register(app)
 

@@ -22,7 +22,7 @@ from pipeline.reshard.advisor import HotKey, hot_keys, median_cut
 from pipeline.reshard.control_log import ControlLog, create_stream
 from pipeline.reshard.resharder import Resharder
 from pipeline.schema.envelope import envelope_text
-from pipeline.schema.value_schema import load_schema
+from pipeline.schema.table_columns import load_stream_schema
 
 TIMEOUT_S = 15.0
 Name = Annotated[str, typer.Argument(help="The stream's name in headrace.yml.")]
@@ -41,7 +41,7 @@ def create(name: Name, as_json: Json = False) -> None:
     """Create a stream of headrace.yml: its topics, its shards, its schema subject."""
     config = load_config()
     settings = config.stream(name)
-    schema = load_schema(settings.avro_schema)
+    schema = load_stream_schema(settings.avro_schema, config.bronze_of(name))
     shard_map = create_stream(config.connection, settings)
     registry = RegistryClient(config.connection)
     registry.register(schema.full_name, schema.text)

@@ -238,6 +238,10 @@ class Config(_Strict):
             raise UnknownStreamError(f"no stream {name!r} in {self._path}; there are: {there}. Add it under `streams:`")
         return self.streams[name]
 
+    def bronze_of(self, stream: str) -> list[str]:
+        """The bronze tables that are made from a stream."""
+        return [name for name, table in self.tables.items() if table.layer == "bronze" and stream in table.sources]
+
     def table(self, name: str) -> TableConfig:
         """The table's configuration. Raises ConfigError."""
         if name not in self.tables:

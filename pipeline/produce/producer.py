@@ -46,7 +46,7 @@ from pipeline.reshard.resharder import Finisher
 from pipeline.schema.columns import ColumnEncoder
 from pipeline.schema.encode import EntryEncoder
 from pipeline.schema.envelope import envelope_text
-from pipeline.schema.value_schema import load_schema
+from pipeline.schema.table_columns import load_stream_schema
 from pipeline.schema.varint import RELATIVE
 
 ENVELOPE_BYTES_MAX = 64  # frame, array counts and relative sequence of a record that goes alone
@@ -69,7 +69,7 @@ class Producer:
     def __init__(self, stream: str, *, config: Config | None = None, name: str | None = None, **overrides: Any) -> None:
         config = config or load_config()
         settings = _override(config.stream(stream), overrides)
-        schema = load_schema(settings.avro_schema)
+        schema = load_stream_schema(settings.avro_schema, config.bronze_of(stream))
         self._encode = EntryEncoder(schema).encode
         self._registry = RegistryClient(config.connection)
         topics = Topics(config.connection)

@@ -11,6 +11,7 @@ import fastavro
 import pyarrow as pa
 
 from pipeline.errors import DecodeError, InvariantError
+from pipeline.schema.bounded_decimal import with_bounded_decimals
 from pipeline.schema.decode_columns import ColumnDecoder, column_decoder
 from pipeline.schema.envelope import envelope_tree, is_envelope, value_schema_of
 from pipeline.schema.type_parser import SCHEMA_DEPTH_MAX, parse_type
@@ -131,7 +132,7 @@ class AggregateDecoder:
             tree = json_tree(writer_text)
             resolved = json.loads(reader.text) if reader is not None else None
         avro = parse_type(tree, depth_max=SCHEMA_DEPTH_MAX + _ENVELOPE_DEPTH)
-        self._writer = fastavro_form(tree)
+        self._writer = fastavro_form(with_bounded_decimals(tree))
         self._reader = fastavro_form(resolved) if resolved is not None and resolved != tree else None
         self._columns: ColumnDecoder | None = None
         if self.is_envelope and self._reader is None and validation == "needed":
@@ -195,6 +196,8 @@ class AggregateDecoder:
         source = io.BytesIO(body)
         try:
             value = fastavro.schemaless_reader(source, self._writer, self._reader)
+        except DecodeError:
+            raise
         except EOFError:
             raise DecodeError(f"truncated: the value goes on after the {len(body):,} bytes of the body") from None
         except IndexError:

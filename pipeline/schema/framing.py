@@ -1,14 +1,23 @@
-"""Confluent's framing of a message: magic byte 0, the schema's id in four bytes (big endian), the Avro body."""
+"""Confluent's framing of a message: magic byte 0, the schema's id in four bytes (big endian), the Avro body.
+
+AWS Glue's is read too: byte 3, a byte for the compression (0 none, 5 zlib), the UUID of the schema's version in sixteen
+bytes, the body. Glue's registry is not asked: whoever reads such a topic gives the schema.
+"""
 
 from __future__ import annotations
 
 import struct
+import uuid
+import zlib
 
 from pipeline.errors import DecodeError
 
 FRAME_BYTES = 5
 SCHEMA_ID_MAX = 2**31 - 1
 _HEADER = struct.Struct(">bI")
+GLUE_VERSION, GLUE_BYTES = 3, 18
+GLUE_PLAIN, GLUE_ZLIB = 0, 5
+GLUE_BODY_BYTES_MAX = 16 * 1024 * 1024
 
 
 def frame_prefix(schema_id: int) -> bytes:
@@ -33,3 +42,32 @@ def split_frame(message: bytes | memoryview) -> tuple[int, bytes]:
     if schema_id > SCHEMA_ID_MAX:
         raise DecodeError(f"the message names the schema id {schema_id}, more than a registry gives")
     return schema_id, bytes(message[FRAME_BYTES:])
+
+
+def is_glue(message: bytes | memoryview) -> bool:
+    """Whether a message is framed as AWS Glue's serializer does it."""
+    return len(message) >= GLUE_BYTES and message[0] == GLUE_VERSION and message[1] in (GLUE_PLAIN, GLUE_ZLIB)
+
+
+def split_glue(message: bytes | memoryview) -> tuple[uuid.UUID, bytes]:
+    """Id of the schema's version and body of a message with Glue's framing. Raises DecodeError if it has none, or if its
+    body, compressed or not, is larger than 16 MiB."""
+    if not is_glue(message):
+        raise DecodeError("the message does not start with the 18 bytes of AWS Glue's framing")
+    version, body = uuid.UUID(bytes=bytes(message[2:GLUE_BYTES])), bytes(message[GLUE_BYTES:])
+    if message[1] == GLUE_ZLIB:
+        body = _inflated(body)
+    if len(body) > GLUE_BODY_BYTES_MAX:
+        raise DecodeError(f"the body has more than {GLUE_BODY_BYTES_MAX:,} bytes")
+    return version, body
+
+
+def _inflated(packed: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        body = inflater.decompress(packed, GLUE_BODY_BYTES_MAX + 1)
+    except zlib.error:
+        raise DecodeError("the body says that it is compressed with zlib, and is not") from None
+    if len(body) <= GLUE_BODY_BYTES_MAX and (not inflater.eof or inflater.unused_data):
+        raise DecodeError("the compressed body is cut short, or has more behind it")
+    return body

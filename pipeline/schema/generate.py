@@ -33,6 +33,7 @@ from pipeline.schema.avro_types import (
 from pipeline.schema.field_defaults import default_value
 from pipeline.schema.interpret import interpret, pack_float, real_number, whole_number
 from pipeline.schema.logical import INT_RANGES, converter
+from pipeline.schema.models import plain
 from pipeline.schema.varint import INTS, LONGS, zigzag
 
 
@@ -45,7 +46,9 @@ def give_up(*_: Any) -> Any:
 
 
 def _as_dict(value: Any) -> dict[Any, Any]:
-    return dict(value) if isinstance(value, Mapping) else give_up()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return dict(found) if (found := plain(value)) is not None else give_up()
 
 
 def _as_list(value: Any) -> list[Any]:

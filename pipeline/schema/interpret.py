@@ -8,6 +8,7 @@ field without a default, no bool for an int, no number out of range, no bytes fo
 from __future__ import annotations
 
 import array
+import enum
 import numbers
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from pipeline.schema.avro_types import (
 )
 from pipeline.schema.field_defaults import default_value
 from pipeline.schema.logical import Convert, converter
+from pipeline.schema.models import plain
 from pipeline.schema.varint import zigzag
 
 _FLOAT, _DOUBLE = struct.Struct("<f"), struct.Struct("<d")
@@ -112,6 +114,7 @@ def _write(avro: AvroType, value: Any, path: str, depth: int, out: _Out) -> None
 
 
 def _record(avro: Record, value: Any, path: str, depth: int, out: _Out) -> None:
+    value = _fields(value)
     if not isinstance(value, Mapping):
         raise SchemaMismatchError(path, f"expected record {avro.name}, found {found(value)}")
     depth += avro.recursive
@@ -158,8 +161,13 @@ def _map(avro: Map, value: Any, path: str, depth: int, out: _Out) -> None:
     out.append(b"\x00")
 
 
+def _fields(value: Any) -> Any:
+    """An instance of a pydantic model or a dataclass stands for its fields."""
+    return value if isinstance(value, Mapping) or (fields := plain(value)) is None else fields
+
+
 def _union(avro: Union, value: Any, path: str, depth: int, out: _Out) -> None:
-    index, value = choose(avro, value, path, depth, out)
+    index, value = choose(avro, _fields(value), path, depth, out)
     out.append(zigzag(index))
     _write(avro.branches[index], value, path, depth, out)
 
@@ -234,6 +242,8 @@ def _alike(avro: AvroType, value: Any) -> bool:
 
 def _leaf(avro: Primitive | Fixed | Enum | Array | Map, value: Any) -> bytes:
     if isinstance(avro, Enum):
+        if isinstance(value, enum.Enum):
+            value = value.value
         if not isinstance(value, str):
             raise TypeError(f"expected enum {avro.name}, found {found(value)}")
         if value not in avro.symbols:

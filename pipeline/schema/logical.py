@@ -42,6 +42,12 @@ _PYTHON_TYPES: dict[str, type] = {
     "time-millis": datetime.time,
     "time-micros": datetime.time,
 }
+# A naive datetime would be taken for this machine's local time, and a time zone would be dropped in silence: both are other
+# times on another machine.
+_ZONE = {
+    True: "expected a datetime with its time zone ({}), found one without: say which, as in datetime.now(timezone.utc)",
+    False: "expected a datetime without time zone ({}), found one with: use timestamp-… for points in time",
+}
 # Bytes of a raw decimal beyond what its precision needs; reading a longer one takes time with the square of its length.
 _DECIMAL_SPARE_BYTES = 16
 
@@ -73,9 +79,12 @@ def _point_in_time(name: str, base: str) -> Convert:
     # Python knows microseconds only: nanoseconds of a datetime end with three zeros, finer ones are given as ints.
     write = LOGICAL_WRITERS[f"{base}-{name.replace('-nanos', '-micros')}"]
     limits = f"from {low} to {high}"
+    zoned = None if python_type is not datetime.datetime else not name.startswith("local-")
 
     def convert(value: Any) -> int:
         if isinstance(value, python_type):
+            if isinstance(value, datetime.datetime) and zoned is not None and (value.utcoffset() is not None) is not zoned:
+                raise ValueError(_ZONE[zoned].format(name))
             raw: int = write(value, {}) * (1_000 if nanos else 1)
         elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
             raw = int(value)

@@ -270,10 +270,27 @@ def test_items_without_bytes_are_read_up_to_the_limit_over_the_whole_body() -> N
         validate(zigzag(5) + b"\x00" + zigzag(6) + b"\x00", schema, limits)
 
 
+@property_settings
+@given(st.integers(-(10**12), 10**12), st.booleans())
+def test_decimals_are_fastavros_up_to_the_precision_and_refused_above(unscaled: int, as_fixed: bool) -> None:
+    kind = DECIMAL | {"type": "fixed", "name": "D", "size": 8} if as_fixed else DECIMAL
+    schema = record(x=kind)
+    raw = unscaled.to_bytes(8, "big", signed=True)
+    body = raw if as_fixed else zigzag(len(raw)) + raw
+    if abs(unscaled) < 10**10:
+        value = AggregateDecoder(schema.text).decode_value(body)
+        assert value == fastavro.schemaless_reader(io.BytesIO(body), schema.parsed, None)
+        assert value["x"].as_tuple().exponent == -2
+    else:
+        with pytest.raises(DecodeError, match="digits"):
+            AggregateDecoder(schema.text).decode_value(body)
+
+
 def test_pass_is_needed_only_where_bytes_can_hurt_fastavro() -> None:
     assert not needs_validation(FLAT.type)
     assert not needs_validation(STRINGS.type)
-    assert all(needs_validation(schema.type) for schema in (NODE, NULLS, EMPTY_RECORDS, record(x=DECIMAL)))
+    assert not needs_validation(record(x=DECIMAL).type)
+    assert all(needs_validation(schema.type) for schema in (NODE, NULLS, EMPTY_RECORDS))
     assert not needs_validation(MAPS.type)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,8 @@ from jobs.supervise import Reaction, reaction
 from pipeline.errors import HeadraceError, InvariantError
 from pipeline.model.keys import hash_key
 from pipeline.reshard import merge, split
+from pipeline.schema.encode import compile_encoder
+from pipeline.schema.value_schema import parse_schema
 
 MakeLake = Callable[..., Any]
 ORDER: dict[str, Any] = {
@@ -211,14 +215,21 @@ def test_plain_packed_and_foreign_messages_are_read_from_one_topic(lake: MakeLak
     serializer = AvroSerializer(registry, json.dumps(ORDER), conf=settings)
     framed = serializer(value, SerializationContext(shop.stream, MessageField.VALUE))
     offset = shop.produce(0, b"pear", framed, [])
+    body = framed[5:]
+    glue = b"\x03\x00" + uuid.uuid4().bytes  # the 18 bytes that AWS Glue's serializer writes before the body
+    shop.produce(0, b"glue", glue + compile_encoder(parse_schema(ORDER))(value | {"number": 10}), [])
+    shop.produce(0, b"glue", b"\x03\x05" + glue[2:] + zlib.compress(body), [])
     shop.run()
-    rows = {row["_meta"]["seq"]: row for row in shop.read().collect()}
+    assert [row["detail"].split(",")[0] for row in shop.rejected()] == ["framed by AWS Glue and compressed"]
+    by_glue = shop.read().where("_meta.key = 'glue'").select("number", "note", "_meta.schema_id").collect()
+    assert [tuple(row) for row in by_glue] == [(10, "by hand", -1)]
+    rows = {row["_meta"]["seq"]: row for row in shop.read().where("_meta.key != 'glue'").collect()}
     assert {seq: row["number"] for seq, row in rows.items()} == {0: 0, 1: 1, 2: None, 3: None, 4: 4, None: 9}
     assert {seq for seq, row in rows.items() if row["_deleted"]} == {2, 3}
     assert all(rows[seq]["_meta"]["key"] == "apple" for seq in range(5))
     foreign = rows[None]["_meta"]
     assert (foreign["key"], foreign["producer"], tuple(foreign["order"])) == ("pear", None, (0, offset, 0))
-    assert shop.totals()["foreign"] == 1
+    assert shop.totals()["foreign"] == 2
 
 
 def test_the_table_grows_a_column_when_the_schema_does(lake: MakeLake) -> None:

@@ -415,3 +415,19 @@ def test_zigzag_refuses_what_does_not_fit() -> None:
     for number in (2**63, -(2**63) - 1):
         with pytest.raises(OverflowError):
             zigzag(number)
+
+
+@pytest.mark.parametrize("unit", ["millis", "micros", "nanos"])
+def test_a_datetime_says_its_time_zone_where_it_is_a_point_in_time_and_only_there(unit: str) -> None:
+    naive, aware = datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    for name, good, bad, words in (
+        (f"timestamp-{unit}", aware, naive, "with its time zone"),
+        (f"local-timestamp-{unit}", naive, aware, "without time zone"),
+    ):
+        field = {"name": "at", "type": {"type": "long", "logicalType": name}}
+        encode = compile_encoder(parse_schema({"type": "record", "name": "R", "fields": [field]}))
+        assert encode({"at": good})
+        with pytest.raises(SchemaMismatchError, match=words) as caught:
+            encode({"at": bad})
+        assert caught.value.field == "at"
+        assert "2020" not in str(caught.value)
