@@ -81,6 +81,20 @@ AGGREGATES_SENT = _counter(
     "headrace_producer_aggregates_sent", "Kafka messages handed to the client, those sent again included", _STREAM
 )
 BYTES_SENT = _counter("headrace_producer_sent_bytes", "Bytes of those messages, before compression", _STREAM)
+RECORDS_TAKEN = _counter("headrace_producer_records_put", "User records put, counted when their aggregate is sealed", _STREAM)
+RECORDS_SENT_AGAIN = _counter(
+    "headrace_producer_records_sent_again", "User records handed over again since their outcome was unknown", _STREAM
+)
+RECORDS_PER_AGGREGATE = _histogram(
+    "headrace_producer_records_per_aggregate", "User records in an aggregate", _STREAM, (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4)
+)
+AGGREGATE_BUFFERING_SECONDS = _histogram(
+    "headrace_producer_buffering_seconds", "From an aggregate's first record until it is first handed to the client", _STREAM
+)
+REQUEST_SECONDS = _histogram(
+    "headrace_producer_request_seconds", "From handing an aggregate to the client until its delivery report", _STREAM
+)
+SEND_ERRORS = _counter("headrace_producer_errors", "Errors of sending, by the client's code", ["stream", "reason"])
 VOID_RESENT = _counter(
     "headrace_producer_void_records_resent", "User records sent again since their shard was sealed before them", _STREAM
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from pipeline import metrics
 from pipeline.config import Connection
 from pipeline.errors import HeadraceError, StopError
 from pipeline.kafka.settings import producer_settings
@@ -37,9 +38,16 @@ class Sender:
     Sender's own thread; a failure without a parcel concerns the whole client."""
 
     def __init__(
-        self, connection: Connection, compression: str, message_bytes_max: int, on_delivered: Delivered, on_failed: Failed
+        self,
+        connection: Connection,
+        stream: str,
+        compression: str,
+        message_bytes_max: int,
+        on_delivered: Delivered,
+        on_failed: Failed,
     ) -> None:
         self._bootstrap = connection.bootstrap
+        self._stream = stream
         self._on_delivered = on_delivered
         self._on_failed = on_failed
         settings = producer_settings(connection, compression, message_bytes_max)
@@ -93,6 +101,7 @@ class Sender:
 
     def _fail(self, parcel: Any | None, error: KafkaError) -> None:
         translated = translate(error, "send", self._bootstrap)
+        metrics.SEND_ERRORS.labels(self._stream, error.name()).inc()
         if error.code() in _TOO_LARGE:
             self._on_failed(parcel, Failure.TOO_LARGE, translated)
         elif is_refusal(error) or is_unknown_topic(error):

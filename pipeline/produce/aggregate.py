@@ -79,6 +79,7 @@ class Aggregate:
         "offset",
         "parts",
         "previous_seq",
+        "sent_ms",
         "settled",
         "shard",
         "size_bytes",
@@ -94,6 +95,7 @@ class Aggregate:
         self.size_bytes = 0  # of the entries
         self.previous_seq: int | None = None  # of the stamp; set when first handed over, kept when sent again
         self.handed_over = False  # to a client at some time: its records may be in the log
+        self.sent_ms: int | None = None  # when it was last handed over
         self.state = State.WAITING
         self.offset: int | None = None
         self.error: HeadraceError | None = None

@@ -20,6 +20,7 @@ from pipeline.model.shards import Place
 from pipeline.model.stamp import STAMP_HEADER, encode_stamp
 from pipeline.produce.aggregate import Aggregate
 from pipeline.produce.expire import locked_expire
+from pipeline.produce.figures import SendFigures
 from pipeline.produce.skew import Skew
 from pipeline.produce.stamping import Stamper, message_of
 from pipeline.produce.state import ProducerState, now_ms
@@ -39,8 +40,8 @@ class SendLoop:
         self._connection = connection
         self._schema_id = schema_id
         self._stamper = Stamper(producer, incarnation)
-        self._aggregates_sent = metrics.AGGREGATES_SENT.labels(stream)
-        self._bytes_sent = metrics.BYTES_SENT.labels(stream)
+        self._stream = stream
+        self._figures = SendFigures(stream)
         self._limited_seconds = metrics.LIMITED_SECONDS.labels(stream)
         self._client_failures = metrics.CLIENT_FAILURES.labels(stream)
         self.skew = Skew(stream)
@@ -108,14 +109,14 @@ class SendLoop:
     def _send(self, parcel: Aggregate) -> None:
         if parcel.previous_seq is None:  # not one that is sent again
             self.skew.add(parcel)
-        stamp = self._stamper.stamp(parcel, now_ms())
+        now = now_ms()
+        stamp = self._stamper.stamp(parcel, now)
         message = message_of(self._schema_id, parcel.count, parcel.content())
         place = self._state.settled.shard_map.shards[parcel.shard].place
         self._find(place)
         self._state.stats.aggregates_sent += 1
         self._state.stats.bytes_sent += len(message)
-        self._aggregates_sent.inc()
-        self._bytes_sent.inc(len(message))
+        self._figures.sending(parcel, len(message), now)
         self._client.send(parcel, place, parcel.shard.encode(), message, [(STAMP_HEADER, encode_stamp(stamp))])
 
     def _find(self, place: Place) -> None:
@@ -145,6 +146,7 @@ class SendLoop:
             with self._state.lock:
                 if self._current is me[0]:
                     self._failures_in_row = 0
+                    self._figures.delivered(parcel, now_ms())
                     self._state.settling.delivered(parcel, offset)
                     self._state.reported.notify()
 
@@ -166,7 +168,7 @@ class SendLoop:
     def _new_client(self) -> Sender:
         delivered, failed = self._callbacks()
         limits = self._state.limits
-        return Sender(self._connection, limits.compression, limits.message_bytes_max, delivered, failed)
+        return Sender(self._connection, self._stream, limits.compression, limits.message_bytes_max, delivered, failed)
 
     def _replace_client(self) -> None:
         """Rule 5: every outstanding aggregate is unknown; a new client sends all again in sequence order."""

@@ -76,6 +76,7 @@ class ProducerState:
         self.settling = Settling(shard_map, self._repack)
         self.stats = ProducerStats()
         self._acknowledged = metrics.RECORDS_ACKNOWLEDGED.labels(stream.name)
+        self._taken = metrics.RECORDS_TAKEN.labels(stream.name)
         self._expired = metrics.RECORDS_EXPIRED.labels(stream.name)
         self._failed = metrics.RECORDS_FAILED.labels(stream.name)
         self._by_shard: dict[str, tuple[Any, Any]] = {}  # held label children of open shards
@@ -172,6 +173,7 @@ class ProducerState:
         """Sealed aggregates wait to be sent."""
         for aggregate in sealed:
             self.settling.enqueue(aggregate)
+            self._taken.inc(aggregate.count)
         if sealed:
             self.work.notify()
 

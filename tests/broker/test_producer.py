@@ -15,6 +15,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
+from prometheus_client import REGISTRY
 
 from pipeline import Producer
 from pipeline.errors import (
@@ -318,3 +319,20 @@ def test_errors_of_ours_only_when_the_config_names_another_cluster(order_config:
     config._connection = config.connection.model_copy(update={"cluster_id": "somebody-elses-cluster"})
     with pytest.raises(HeadraceError, match="somebody-elses-cluster"):
         Producer(stream, config=config)
+
+
+def test_metrics_tell_of_records_aggregates_and_times(order_config: Make) -> None:
+    config, stream = order_config(shards=1)
+    with Producer(stream, config=config, records_max=10) as producer:
+        for n in range(25):
+            producer.put(order(n), key="lamp")
+        producer.flush(30)
+
+    def told(name: str) -> float | None:
+        return REGISTRY.get_sample_value(f"headrace_producer_{name}", {"stream": stream})
+
+    assert told("records_put_total") == told("records_acknowledged_total") == 25
+    assert told("aggregates_sent_total") == told("records_per_aggregate_count") == 3
+    assert told("records_per_aggregate_sum") == 25
+    assert told("buffering_seconds_count") == told("request_seconds_count") == 3
+    assert told("records_sent_again_total") == told("records_failed_total") == 0
