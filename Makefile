@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL ?= -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check schemas-check unit property broker spark chaos bench clean
+.PHONY: help install demo test check schemas-check unit property broker spark chaos bench clean compose-up compose-demo compose-down
 
 help: ## print the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,15 @@ chaos: install ## tests with kills and crashes; SEED=… MINUTES=… for a longe
 
 bench: install ## our figures beside the plain way
 	$(BIN)/python -m bench
+
+compose-up: ## docker/compose.yaml: Kafka, registry, object store, Spark, Prometheus, Grafana (THREE=1: three brokers)
+	docker compose $(if $(THREE),--env-file docker/three.env) -f docker/compose.yaml up --build --detach --wait
+
+compose-demo: compose-up ## the demo's producer inside it; Grafana is at http://localhost:3000
+	docker compose $(if $(THREE),--env-file docker/three.env) -f docker/compose.yaml --profile demo up --detach producer
+
+compose-down: ## stop it; volumes stay
+	docker compose $(if $(THREE),--env-file docker/three.env) -f docker/compose.yaml --profile demo down
 
 clean: ## remove what was built, the embedded stack's data included
 	-$(BIN)/headrace down

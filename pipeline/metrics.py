@@ -36,6 +36,14 @@ class Definition:
         """Which kind of process tells it: the word behind ``headrace_``."""
         return self.name.split("_")[1]
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether the figures of two sources with the same labels are added; else the larger one counts: ages, parts of a
+        whole, and what several observers see of one thing."""
+        if self.kind != "gauge":
+            return True
+        return not self.name.endswith(("_seconds", "_ratio")) and self.where not in ("stream", "group", "cluster", "table")
+
 
 DEFINITIONS: dict[str, Definition] = {}
 
@@ -215,7 +223,7 @@ Read = Callable[[], Iterable[Sample]]
 
 class Live(Collector):
     """Asks living objects for their gauges at each scrape. Two objects with the same labels (two producers of one stream)
-    are added up. An object that is gone, or fails to answer, is left out."""
+    are put together as ``adds_up`` says. An object that is gone, or fails to answer, is left out."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -241,7 +249,8 @@ class Live(Collector):
                 continue
             for definition, labels, value in samples:
                 of_name = found.setdefault(definition.name, {})
-                of_name[labels] = of_name.get(labels, 0.0) + value
+                held = of_name.get(labels)
+                of_name[labels] = value if held is None else held + value if definition.adds_up else max(held, value)
         for name, by_labels in found.items():
             definition = DEFINITIONS[name]
             family = GaugeMetricFamily(name, definition.meaning, labels=definition.labels)

@@ -199,6 +199,21 @@ def test_gauges_of_living_objects_are_added_up_and_go_with_them() -> None:
     assert value() is None
 
 
+class Aged:
+    def __init__(self, age_s: float) -> None:
+        self.age_s = age_s
+
+    def read(self) -> list[metrics.Sample]:
+        return [(metrics.BEHIND_SECONDS, ("live", "g"), self.age_s)]
+
+
+def test_of_two_ages_the_older_counts() -> None:
+    held = [Aged(2.0), Aged(5.0), Aged(1.0)]
+    for one in held:
+        metrics.LIVE.watch(one.read)
+    assert REGISTRY.get_sample_value("headrace_consumer_behind_seconds", {"stream": "live", "group": "g"}) == 5.0
+
+
 def test_a_short_job_hands_its_metrics_to_the_pushgateway(home: Path, tmp_path: Path) -> None:
     assert shutil.which("prometheus-pushgateway"), "missing: run `apt-get update && apt-get install -y prometheus-pushgateway`"
     with socket.socket() as free:
