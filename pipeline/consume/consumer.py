@@ -28,7 +28,7 @@ from pipeline.consume.gating import CONTINUE, EARLIEST, STOP
 from pipeline.consume.parts import BrokerParts, Parts
 from pipeline.consume.pool import Handler, OnFailure, Policy, Pool
 from pipeline.consume.reading import Reading
-from pipeline.consume.rewind import To, rewind, start_of
+from pipeline.consume.rewind import To, rewind_over, start_of
 from pipeline.consume.running import IN_FLIGHT_MAX, run
 from pipeline.consume.tracks import Item
 from pipeline.consume.unpack import Kind, Unpacker
@@ -36,7 +36,7 @@ from pipeline.errors import ClosedError, ConfigError, RetryableError
 from pipeline.model.record import Record
 from pipeline.model.shards import Place, ShardMap
 from pipeline.observe.endpoint import serve
-from pipeline.schema.value_schema import load_schema
+from pipeline.observe.health import HEALTH
 
 log = logging.getLogger("headrace.consume")
 REVOKE_WAIT_S = 10.0
@@ -50,6 +50,7 @@ class Consumer:
     every ``commit_interval_s`` seconds, at every seal, when partitions go to another member, and on close.
     ``group_protocol`` is Kafka's "consumer" (default) or "classic". ``on_trimmed`` says what happens where retention removed
     records that the group had not read: "stop" (default) raises TrimmedError, "continue" counts them and goes on.
+    ``stuck_after_s`` is how long one record may be handled before `/health` complains.
 
     Raises UnknownStreamError where the stream does not exist.
     """
@@ -64,6 +65,7 @@ class Consumer:
         commit_interval_s: float = 1.0,
         group_protocol: str = "consumer",
         on_trimmed: Literal["stop", "continue"] = "stop",
+        stuck_after_s: float = 60.0,
         parts: Parts | None = None,
     ) -> None:
         self._start = start_of(start)
@@ -72,14 +74,14 @@ class Consumer:
         if on_trimmed not in (STOP, CONTINUE):
             raise ConfigError(f"on_trimmed has to be 'stop' or 'continue', not {on_trimmed!r}")
         config = config or load_config()
-        self._config = config
         self.stream = config.stream(stream)
         self.group = group
         self._protocol = group_protocol
         self._on_trimmed = on_trimmed
+        self._stuck_after_s = stuck_after_s
         self._commit_interval_s = commit_interval_s
-        schema = load_schema(self.stream.schema_path) if self.stream.schema_path else None
         self._parts = parts or BrokerParts(config.connection, self.stream)
+        schema = self._parts.value_schema
         self._counters = Counters(self.stream.name, group)
         self._unpacker = Unpacker(self.stream, self._parts.registry, schema, self._find_shard)
         self._burying = Burying(self._parts.letters, group, self._unpacker, self._counters)
@@ -91,6 +93,7 @@ class Consumer:
         self._stop = threading.Event()
         self._reading = self._join()
         serve(config, "consumer")
+        HEALTH.watch(self.problems)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -239,7 +242,7 @@ class Consumer:
         self._item = None
         self._reading.close()
         try:
-            rewind(self.stream.name, self.group, to, config=self._config)
+            rewind_over(self._parts, self.stream.topic, self.group, to)
         finally:
             self._reading = self._join()
 
@@ -266,6 +269,14 @@ class Consumer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def problems(self) -> list[str]:
+        """What keeps this consumer from getting on, in sentences; none while all is well. Safe from any thread; `/health` of
+        the process's metrics endpoint asks the same."""
+        if self._closed:
+            return []
+        pool = self._pool
+        return self._reading.problems(pool.longest_s() if pool is not None else 0.0)
+
     @property
     def stats(self) -> ReaderStats:
         """Counters since the start."""
@@ -277,7 +288,7 @@ class Consumer:
         return Reading(
             self._parts, self.group, self._unpacker, self._counters,
             start=self._start, protocol=self._protocol, on_trimmed=self._on_trimmed, before_revoke=self._come_to_rest,
-            dedup_window_ms=self.stream.dedup_window_ms,
+            dedup_window_ms=self.stream.dedup_window_ms, stuck_after_s=self._stuck_after_s,
         )  # fmt: skip
 
     def _next(self, timeout_s: float) -> Item | None:

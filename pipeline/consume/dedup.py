@@ -62,14 +62,16 @@ class Windows:
         with_values, self._unpacker.with_values = self._unpacker.with_values, False
         try:
             for place, low, high in stretches:
-                self._scan(track.ids, shard, place, max(low, lows.get(place, low)), high)
+                since = lows[place]
+                if since is not None:
+                    self._scan(track.ids, shard, place, max(low, since), high)
         finally:
             self._unpacker.with_values = with_values
 
     def _time_at(self, track: Track) -> int:
-        """When the record was written that is read next; far in the future where there is none yet."""
+        """When the record was written that is read next; now where there is none yet."""
         low = track.position.offset
-        end = self._parts.end(track.place)
+        end = self._parts.bounds([track.place])[1][track.place]
         first = next(self._parts.scan(track.place, low, min(low + 1, end)), None) if low < end else None
         return first.timestamp_ms if first is not None else self._parts.now_ms()
 

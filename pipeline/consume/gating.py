@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 
 from pipeline.consume.assignment import gate, starting_positions
 from pipeline.consume.checkpoint import Position, note_of
@@ -54,9 +54,9 @@ class Gating:
         self._looks_soon = True
 
     @property
-    def waiting(self) -> Collection[Place]:
-        """Places that are assigned and not read yet."""
-        return self._waiting.keys()
+    def waiting(self) -> Mapping[Place, float]:
+        """Places that are assigned and not read yet, and since when (monotonic seconds)."""
+        return self._waiting
 
     @property
     def patience_s(self) -> float:

@@ -18,6 +18,7 @@ from pipeline.model.repeats import Marks
 from pipeline.model.shards import Place, ShardMap
 from pipeline.reshard.control_log import ControlLog
 from pipeline.reshard.resharder import Finisher
+from pipeline.schema.value_schema import ValueSchema, load_schema
 
 TIMEOUT_S = 15.0
 Assigned = Callable[[list[Place]], None]
@@ -83,13 +84,17 @@ class Parts(Protocol):
     def control(self) -> Lineage: ...
     @property
     def registry(self) -> Schemas: ...
+    @property
+    def value_schema(self) -> ValueSchema | None: ...
     def member(self, group: str, protocol: str, on_assigned: Assigned, on_revoked: Revoked) -> GroupMember: ...
     def marks(self, group: str) -> MarksStore: ...
     def letters(self) -> Letters: ...
     def finish_pending(self) -> None: ...
     def scan(self, place: Place, low: int, high: int) -> Iterator[Fetched]: ...
-    def offsets_at(self, places: Iterable[Place], timestamp_ms: int) -> dict[Place, int]: ...
-    def end(self, place: Place) -> int: ...
+    def bounds(self, places: Iterable[Place]) -> tuple[dict[Place, int], dict[Place, int]]: ...
+    def offsets_at(self, places: Iterable[Place], timestamp_ms: int) -> dict[Place, int | None]: ...
+    def positions(self, group: str, places: Iterable[Place]) -> dict[Place, int]: ...
+    def set_positions(self, group: str, positions: dict[Place, int]) -> None: ...
     def now_ms(self) -> int: ...
     def close(self) -> None: ...
 
@@ -100,6 +105,7 @@ class BrokerParts:
     def __init__(self, connection: Connection, stream: StreamConfig) -> None:
         self._connection = connection
         self._stream = stream
+        self.value_schema = load_schema(stream.schema_path) if stream.schema_path else None
         self.registry = RegistryClient(connection)
         self._finish = Finisher(connection)
         self._log = ControlLog(connection, stream) if stream.format == "headrace" else None
@@ -129,13 +135,25 @@ class BrokerParts:
         finally:
             reader.close()
 
-    def offsets_at(self, places: Iterable[Place], timestamp_ms: int) -> dict[Place, int]:
-        """The first offsets at or after a time; a partition's end where there is none."""
-        found = Groups(self._connection).offsets_at(places, max(0, timestamp_ms))
-        return {place: self.end(place) if offset is None else offset for place, offset in found.items()}
+    def bounds(self, places: Iterable[Place]) -> tuple[dict[Place, int], dict[Place, int]]:
+        """(first offsets kept, end offsets)."""
+        return self._groups.bounds(places)
 
-    def end(self, place: Place) -> int:
-        return Groups(self._connection).bounds([place])[1][place]
+    def offsets_at(self, places: Iterable[Place], timestamp_ms: int) -> dict[Place, int | None]:
+        """The first offsets at or after a time; None where there is none."""
+        return self._groups.offsets_at(places, max(0, timestamp_ms))
+
+    def positions(self, group: str, places: Iterable[Place]) -> dict[Place, int]:
+        """The next offsets that a group committed."""
+        return self._groups.positions(group, places)
+
+    def set_positions(self, group: str, positions: dict[Place, int]) -> None:
+        """Set them. Raises StopError where the group has members."""
+        self._groups.set_positions(group, positions)
+
+    @property
+    def _groups(self) -> Groups:
+        return Groups(self._connection)
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

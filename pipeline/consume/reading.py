@@ -19,6 +19,7 @@ from pipeline.consume.gating import GATE_CHECK_S, Gating
 from pipeline.consume.parts import Parts
 from pipeline.consume.tracks import Item, Track
 from pipeline.consume.unpack import Kind, Unpacked, Unpacker
+from pipeline.consume.vitals import Sample, Vitals
 from pipeline.errors import RetryableError
 from pipeline.kafka.group_reader import Fetched, OutOfRangeError
 from pipeline.model.shards import Place
@@ -47,7 +48,9 @@ class Reading:
         on_trimmed: str,
         before_revoke: Callable[[set[Place]], None],
         dedup_window_ms: int | None = None,
+        stuck_after_s: float = 60.0,
     ) -> None:
+        self._vitals = Vitals(stuck_after_s, time.monotonic())
         self._parts = parts
         self._control = control = parts.control
         self._unpacker = unpacker
@@ -73,6 +76,12 @@ class Reading:
             (metrics.BEHIND_SECONDS, self._counters.labels, max(0.0, behind_s)),
             (metrics.GATED_SHARDS, self._counters.labels, len(self._gating.waiting)),
         ]
+
+    def problems(self, handler_s: float) -> list[str]:
+        """What keeps it from getting on; none while all is well. From any thread."""
+        now = time.monotonic()
+        gated_s = {place: now - since for place, since in dict(self._gating.waiting).items()}
+        return self._vitals.problems(now, handler_s, gated_s)
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
@@ -134,6 +143,12 @@ class Reading:
     # -- one message -----------------------------------------------------------------------------------------------------
 
     def _poll(self, timeout_s: float) -> Fetched | None:
+        now = time.monotonic()
+        if self._vitals.due(now):
+            tracks = list(self.tracks.values())
+            at = {one.place: one.position for one in tracks}
+            lags = {place: self._reader.known_lag(place, position.offset) for place, position in at.items()}
+            self._vitals.sample(now, {p: Sample(position.offset, position.index, lags[p]) for p, position in at.items()})
         try:
             return self._reader.poll(timeout_s)
         except OutOfRangeError as error:

@@ -12,9 +12,8 @@ from datetime import datetime
 from pipeline.config import Config, load_config
 from pipeline.consume.assignment import starting_positions
 from pipeline.consume.gating import EARLIEST, LATEST
-from pipeline.consume.parts import BrokerParts
+from pipeline.consume.parts import BrokerParts, Parts
 from pipeline.errors import ConfigError
-from pipeline.kafka.groups import Groups
 from pipeline.model.shards import Place, ShardMap
 
 To = str | datetime | Mapping[int, int] | Mapping[Place, int]
@@ -35,29 +34,33 @@ def rewind(stream: str, group: str, to: To, *, config: Config | None = None) -> 
     """Set where a stopped group goes on: "earliest", "latest", the first records at or after a time, or offsets by partition
     (or by (topic, partition)); partitions that are not named keep their commits then. Returns the next offset by (topic,
     partition). Raises StopError where the group still has members, ConfigError for an offset that the log does not have."""
-    start = start_of(to) if isinstance(to, str | datetime) else None
     config = config or load_config()
     parts = BrokerParts(config.connection, config.stream(stream))
     try:
-        shard_map = parts.control.barrier()
+        return rewind_over(parts, config.stream(stream).topic, group, to)
     finally:
         parts.close()
-    groups = Groups(config.connection)
-    first, ends = groups.bounds(shard_map.places)
+
+
+def rewind_over(parts: Parts, topic: str, group: str, to: To) -> dict[Place, int]:
+    """``rewind``, of a stream as a consumer reaches it."""
+    start = start_of(to) if isinstance(to, str | datetime) else None
+    shard_map = parts.control.barrier()
+    first, ends = parts.bounds(shard_map.places)
     if start == EARLIEST:
         wanted = first
     elif start == LATEST:
         wanted = ends
     elif isinstance(start, int):
-        at = groups.offsets_at(shard_map.places, start)
+        at = parts.offsets_at(shard_map.places, start)
         wanted = {place: ends[place] if offset is None else offset for place, offset in at.items()}
     else:
         assert isinstance(to, Mapping)
-        wanted = groups.positions(group, shard_map.places)
+        wanted = parts.positions(group, shard_map.places)
         wanted = {place: wanted.get(place, first[place]) for place in shard_map.places}
-        wanted |= _checked(config.stream(stream).topic, to, shard_map, first, ends)
+        wanted |= _checked(topic, to, shard_map, first, ends)
     positions = starting_positions(shard_map, wanted, first)
-    groups.set_positions(group, positions)
+    parts.set_positions(group, positions)
     return positions
 
 

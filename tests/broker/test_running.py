@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +27,7 @@ from pipeline import Consumer, Producer, reshard
 from pipeline.errors import ConfigError, HandlerError, StopError
 from pipeline.kafka.topics import Topics
 from pipeline.model.record import Record
+from pipeline.observe.endpoint import serve
 from pipeline.schema.decode import AggregateDecoder
 from pipeline.schema.framing import split_frame
 
@@ -352,3 +355,27 @@ def test_explicit_ids_are_dropped_in_their_window_over_restarts_and_splits(order
     reshard.split(stream, "s0", config=config)
     put_ids("a", "b", "c", "d", "e", "e")
     assert read_ids(1, 5) == ["e"]
+
+
+def test_health_tells_of_a_handler_that_hangs_until_it_goes_on(order_config: Make) -> None:
+    config, stream = order_config(shards=1)
+    put(config, stream, [("k", 1)])
+    hang = threading.Event()
+    url = serve(config, "test")
+    assert url is not None
+
+    def health() -> tuple[int, Any]:
+        try:
+            with urllib.request.urlopen(url.replace("/metrics", "/health"), timeout=10) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    with Consumer(stream, group="g", config=config, stuck_after_s=0.3) as consumer:
+        running = threading.Thread(target=lambda: consumer.run(lambda _: hang.wait(60), max_records=1))
+        running.start()
+        until(lambda: health()[0] == 503)
+        assert any("a handler has been at one record" in problem for problem in consumer.problems())
+        hang.set()
+        running.join(20)
+    until(lambda: consumer.problems() == [])
