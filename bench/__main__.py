@@ -17,7 +17,7 @@ from rich.console import Console
 from bench.figure import Arena, Figure, show
 from pipeline.local import stack
 
-SECTIONS = ("kafka", "reshard", "registry", "decoding", "spark")  # modules of this package with run(Arena) -> list[Figure]
+SECTIONS = ("kafka", "consume", "reshard", "registry", "decoding", "spark")  # modules here with run(Arena) -> list[Figure]
 
 
 def main() -> int:

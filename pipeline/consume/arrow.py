@@ -41,6 +41,7 @@ class ArrowRows:
     def __init__(self, schema: ValueSchema | None) -> None:
         self._value = schema
         self._type: pa.StructType | None = None
+        self._indices = pa.array((), pa.int32())
 
     def check(self) -> None:
         """Raises SchemaError where the stream's values have no columns."""
@@ -69,6 +70,12 @@ class ArrowRows:
             return batch.slice(kept[0], len(kept))
         return batch.take(pa.array(kept, pa.int32()))
 
+    def _up_to(self, count: int) -> pa.Array:
+        """0 … count - 1; the longest is kept."""
+        if len(self._indices) < count:
+            self._indices = pa.array(range(count), pa.int32())
+        return self._indices.slice(0, count)
+
     def _typed(self, values: pa.StructArray, kind: pa.StructType) -> pa.StructArray:
         """The columns of the lean schema with their logical types."""
         return values if values.type == kind else values.cast(kind)
@@ -82,9 +89,8 @@ class ArrowRows:
         def same(value: Any, kind: pa.DataType) -> pa.Array:
             return pa.repeat(pa.scalar(value, kind), count)
 
-        indices = pa.array(range(count), pa.int32())
         order = pa.StructArray.from_arrays(
-            [same(origin.generation, pa.int64()), same(origin.offset, pa.int64()), indices], fields=list(ORDER)
+            [same(origin.generation, pa.int64()), same(origin.offset, pa.int64()), self._up_to(count)], fields=list(ORDER)
         )
         producers = same(origin.producer, pa.string())
         if origin.first_lives:

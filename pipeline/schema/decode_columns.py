@@ -19,6 +19,7 @@ from typing import Any
 
 import fastavro.read
 import pyarrow as pa
+import pyarrow.compute
 
 from pipeline.schema.avro_types import AvroType, Enum, Primitive, Record, Union
 from pipeline.schema.varint import encode_long
@@ -51,7 +52,8 @@ class ColumnDecoder:
             if batch.column("end")[0].as_py() != _SENTINEL:
                 return None
             entries: pa.StructArray = batch.column("records").flatten()
-            if entries.field("headers").to_pylist().count(0) != len(entries):
+            counts = pa.compute.min_max(entries.field("headers"))
+            if counts["min"].as_py() or counts["max"].as_py():
                 return None
             entries.validate(full=True)  # strings that are not UTF-8
         except _REFUSED:
