@@ -101,12 +101,12 @@ class ArrowRows:
         if columns.arrow is not None:
             entry = columns.arrow
             keys, salts, ids = entry.field("key"), entry.field("salt"), entry.field("id")
-            seqs, times = entry.field("seq").cast(pa.int64()), entry.field("timestamp").cast(pa.timestamp("ms")).cast(MILLIS)
+            seqs, times = entry.field("seq"), entry.field("timestamp").view(MILLIS)
         else:
             keys, ids = pa.array(columns.keys, pa.string()), pa.array(columns.ids, pa.string())
             salts = pa.array(columns.salts, pa.int32())
             seqs, times = pa.array(columns.seqs, pa.int64()), pa.array(columns.times_ms, pa.int64()).cast(MILLIS)
-        seqs = pa.compute.add(seqs, origin.first_seq)
+        seqs = pa.compute.add(seqs, pa.scalar(origin.first_seq, pa.int64()))
         if origin.first_lives:
             seqs = pa.array([record.seq for record in records], pa.int64())
         arrays = [

@@ -144,12 +144,11 @@ class Unpacker:
         else:
             columns = plain_columns(fetched, decoder.decode_value(body))
         topic, partition = fetched.place
-        lists: tuple[Any, ...] = ((), (), (), ())  # no records are made: Arrow's columns are all that is used
-        if self.with_values or columns.arrow is None:
-            lists = columns.seqs, columns.ids, columns.salts, columns.times_ms
+        # Without values no records are made: Arrow's columns are all that is used.
+        made = columns if self.with_values or columns.arrow is None else Columns.of_entries([])
         origin = Origin(
             topic, partition, fetched.offset, shard.id, shard.generation, stamp.producer, schema_id, stamp.first_seq,
-            *lists, columns.headers, first_lives(columns.headers),
+            made.seqs, made.ids, made.salts, made.times_ms, columns.headers, first_lives(columns.headers),
         )  # fmt: skip
         return columns, origin
 
