@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import FrameType
 
+from pipeline import logs
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, HeadraceError
 
@@ -61,8 +64,9 @@ def select(config: Config, tables: list[str], layer: str | None) -> list[str]:
 def _run(parser: argparse.ArgumentParser, arguments: list[str] | None, layer: str | None) -> int:
     parser.add_argument("--config", default=None, help="headrace.yml (default: HEADRACE_CONFIG, then headrace.yml here)")
     parser.add_argument("--mode", default="continuous", help="continuous, available-now, or an interval such as 10s")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and logs as JSON")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(role="jobs", as_json=True if options.json else None)
     logging.getLogger("py4j").setLevel(logging.ERROR)
     from jobs.run import run_tables
     from jobs.session import spark_session
@@ -79,6 +83,9 @@ def _run(parser: argparse.ArgumentParser, arguments: list[str] | None, layer: st
     except HeadraceError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    if options.json:
+        sys.stdout.write(json.dumps({name: asdict(progress) for name, progress in done.items()}) + "\n")
+        return 0
     for progress in done.values():
         sys.stdout.write(f"{progress.table}: version {progress.version}, {progress.records:,} records\n")
     return 0

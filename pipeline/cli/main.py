@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline import logs
 from pipeline.cli import again, jobs, records, schema, stack, stream, watch
 from pipeline.errors import HeadraceError, InvariantError
 
@@ -44,6 +45,7 @@ watch.register(app)
 
 def main() -> None:
     """Entry point: exit 0, 1 after an error (one sentence on standard error), 2 for wrong usage, 130 after Ctrl-C."""
+    logs.configure(as_json=True if "--json" in sys.argv else None)
     try:
         app()
     except InvariantError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -144,9 +145,18 @@ def _last_words(log: Path, logged_bytes: int) -> str:
                 lines += file.read(1_000_000).decode("utf-8", "replace").splitlines()
         except OSError:
             continue
-    lines = [line.strip() for line in lines if line.strip()]
+    lines = [_plain(line.strip()) for line in lines if line.strip()]
     telling = [line for line in lines if " ERROR " in line or " FATAL " in line or "Error:" in line or "Exception" in line]
     return (telling or lines or ["it left no message"])[-1][:300]
+
+
+def _plain(line: str) -> str:
+    """The registry logs events as JSON."""
+    try:
+        event = json.loads(line)
+        return f"{event['timestamp']} {str(event['level']).upper()} {event['event']} {event.get('exception', '')}".strip()
+    except (ValueError, KeyError, TypeError):
+        return line
 
 
 def _size(path: Path) -> int:

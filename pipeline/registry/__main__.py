@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import uvicorn
 
+from pipeline import logs
 from pipeline.errors import ConfigError
 from pipeline.kafka.schemas_topic import SchemasTopic
 from pipeline.registry.app import create_app
@@ -19,7 +20,8 @@ from pipeline.registry.store import SchemaStore
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 after a stop that was asked for, 2 for wrong options, 3 if it could not listen."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logs.configure(role="registry")
+    logging.getLogger("uvicorn").setLevel(logging.INFO)
     try:
         options = parse(arguments)
         server = uvicorn.Server(server_config(options))
