@@ -10,7 +10,8 @@
     ├── RetryableError            the same call may succeed later
     │   ├── BufferFullError           the producer's bounded memory is full
     │   ├── BrokerUnavailableError    no broker answered in time
-    │   └── RegistryUnavailableError  no schema registry answered in time
+    │   ├── RegistryUnavailableError  no schema registry answered in time
+    │   └── ClaimStoreError           the file store of claims did not answer
     ├── StopError                 go no further until a person has acted
     │   ├── UnknownStreamError        no such stream on this cluster or in headrace.yml
     │   ├── StreamConflictError       what is there is not the stream that was asked for
@@ -111,6 +112,10 @@ class BrokerUnavailableError(RetryableError):
 
 class RegistryUnavailableError(RetryableError):
     """No schema registry answered in time."""
+
+
+class ClaimStoreError(RetryableError):
+    """The file store of claims (``claims:``) cannot be reached or written."""
 
 
 class StopError(HeadraceError):

@@ -1,6 +1,16 @@
 """Configuration: headrace.yml, checked on load (DESIGN.md §7)."""
 
 from pipeline.config.load import load_config
-from pipeline.config.model import Aggregation, Config, Connection, Merge, ProducerSettings, StreamConfig, TableConfig
+from pipeline.config.model import Aggregation, Claims, Config, Connection, Merge, ProducerSettings, StreamConfig, TableConfig
 
-__all__ = ["Aggregation", "Config", "Connection", "Merge", "ProducerSettings", "StreamConfig", "TableConfig", "load_config"]
+__all__ = [
+    "Aggregation",
+    "Claims",
+    "Config",
+    "Connection",
+    "Merge",
+    "ProducerSettings",
+    "StreamConfig",
+    "TableConfig",
+    "load_config",
+]

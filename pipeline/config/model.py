@@ -47,6 +47,13 @@ class ProducerSettings(_Strict):
     acks: Literal["strict", "relaxed"] = Field("strict", description="relaxed: no barrier, see docs/ordering.md")
 
 
+class Claims(_Strict):
+    """Where records above the message limit lie, while their messages carry a reference (claim check)."""
+
+    url: str = Field(description="a folder (file:///…), s3://bucket/prefix?region=…, or another URL that fsspec knows")
+    bytes_max: int = Field(16 * MIB - KIB, ge=1 * KIB, le=16 * MIB - KIB, description="largest record, for readers too")
+
+
 def _aggregation(value: Any) -> Any:
     return None if value in ("none", None, False) else value
 
@@ -66,6 +73,7 @@ class StreamConfig(_Strict):
     aggregation: Annotated[Aggregation | None, BeforeValidator(_aggregation)] = Field(default_factory=lambda: Aggregation())
     dedup: str = "off"
     foreign: Literal["reject", "accept"] = "reject"
+    claims: Claims | None = Field(None, description="take records above the message limit into a file store")
     producer: ProducerSettings = Field(default_factory=lambda: ProducerSettings())
 
     @field_validator("dedup")

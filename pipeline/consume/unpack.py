@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import StreamConfig
 from pipeline.consume.foreign import foreign_record
@@ -23,10 +23,13 @@ from pipeline.model.keys import hash_key, salted_key
 from pipeline.model.record import Origin, Record
 from pipeline.model.repeats import Marks, Verdict, is_repeat
 from pipeline.model.shards import Shard, ShardMap
-from pipeline.model.stamp import END_HEADER, STAMP_HEADER, Stamp, decode_stamp
+from pipeline.model.stamp import CLAIM_HEADER, END_HEADER, STAMP_HEADER, Stamp, decode_stamp
 from pipeline.schema.decode import AggregateDecoder, Columns
 from pipeline.schema.framing import split_frame
 from pipeline.schema.value_schema import ValueSchema
+
+if TYPE_CHECKING:
+    from pipeline.claims.store import ClaimStore
 
 DECODERS_MAX = 200
 
@@ -79,7 +82,8 @@ class Unpacked:
 class Unpacker:
     """Owned by one consumer. ``find_shard`` gives the map that knows a shard id, after reading on in the control log.
 
-    Raises RegistryUnavailableError while a schema cannot be asked for: the message has to be tried again, not rejected.
+    Raises RegistryUnavailableError while a schema cannot be asked for, ClaimStoreError while a claimed record cannot: the
+    message has to be tried again, not rejected.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Unpacker:
         self._reader = reader
         self._find_shard = find_shard
         self._decoders: dict[int, AggregateDecoder] = {}
+        self._claims: ClaimStore | None = None
         self.with_values = True  # False: values may stay in Arrow's columns
 
     def unpack(self, fetched: Fetched, marks: Marks) -> Unpacked:
@@ -104,6 +109,7 @@ class Unpacker:
                 return Unpacked(Kind.END, fetched)
             return self._foreign(fetched)
         try:
+            fetched = self._claimed(fetched)
             stamp = decode_stamp(stamp_bytes)
             shard = self._shard(stamp, fetched)
             if shard.is_void(fetched.offset):
@@ -123,6 +129,16 @@ class Unpacker:
                 if not is_repeat(ranges, hash_key(salted_key(key, salt)), first + seq)
             ]
         return Unpacked(Kind.RECORDS, fetched, shard, stamp, origin, columns, kept, len(columns) - len(kept))
+
+    def _claimed(self, fetched: Fetched) -> Fetched:
+        """A record that lies in a claim store, as if it had come in its message."""
+        if fetched.header(CLAIM_HEADER) is None:
+            return fetched
+        from pipeline.claims.store import ClaimStore, resolved  # here, since fsspec is an optional extra
+
+        if self._claims is None and self._stream.claims is not None:
+            self._claims = ClaimStore(self._stream.claims)
+        return resolved(fetched, self._claims)
 
     def _shard(self, stamp: Stamp, fetched: Fetched) -> Shard:
         shard_map = self._find_shard(stamp.shard)

@@ -17,6 +17,7 @@ from pipeline.errors import DecodeError
 
 STAMP_HEADER = "headrace"
 END_HEADER = "headrace-end"
+CLAIM_HEADER = "headrace-claim"  # the value is a reference to an object in a claim store
 REDRIVE_HEADER = "headrace-redrive"
 STAMP_VERSION = 1
 NAME_BYTES_MAX = 1024  # of a shard id or a producer name; a longer one is not ours

@@ -30,9 +30,10 @@ class WaitingRecord:
     """A record taken out of an aggregate that its shard did not take; ``body`` is its encoded entry after ``seq``.
     ``hashed`` is the hash key that its caller gave instead of its key's own."""
 
-    __slots__ = ("body", "hash_key", "hashed", "index", "origin", "seq")
+    __slots__ = ("body", "claim", "hash_key", "hashed", "index", "origin", "seq")
 
     def __init__(self, seq: int, hashed: int | None, body: bytes, origin: Aggregate, index: int) -> None:
+        self.claim = origin.claim
         self.seq = seq
         self.hash_key = entry_hash_key(body) if hashed is None else hashed
         self.hashed = hashed
@@ -72,6 +73,7 @@ class Aggregate:
         "_moved_to",
         "_places",
         "_relative",
+        "claim",
         "created_ms",
         "error",
         "first_seq",
@@ -91,6 +93,7 @@ class Aggregate:
         self.created_ms = created_ms
         self.settled = settled
         self.first_seq = 0
+        self.claim: bytes | None = None  # a reference to its only record, which lies in a claim store; ``parts`` route it
         self.parts: list[bytes] = []
         self.size_bytes = 0  # of the entries
         self.previous_seq: int | None = None  # of the stamp; set when first handed over, kept when sent again
@@ -176,6 +179,7 @@ class Aggregate:
         if not self.parts:
             self.created_ms = record.origin.created_ms
             self.settled = record.origin.settled
+        self.claim = record.claim
         self.handed_over |= record.origin.handed_over
         index = self.append(record.seq, record.hashed, record.body)
         record.origin._moved_to[record.index] = (self, index)

@@ -93,7 +93,9 @@ class Packer:
         aggregate = Aggregate(shard, now_ms)
         for record in records:
             if aggregate.parts and (
-                aggregate.size_bytes + len(record.body) > self.bytes_max
+                aggregate.claim is not None
+                or record.claim is not None
+                or aggregate.size_bytes + len(record.body) > self.bytes_max
                 or aggregate.count >= self.records_max
                 or record.seq - aggregate.first_seq > RELATIVE_SEQ_MAX
             ):

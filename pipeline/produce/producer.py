@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from time import time_ns
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -32,6 +32,7 @@ from pipeline.errors import (
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE
+from pipeline.model.keys import hash_key as hash_key_of
 from pipeline.model.record import Receipt
 from pipeline.observe.endpoint import serve
 from pipeline.produce.awaiting import Awaiting
@@ -40,6 +41,7 @@ from pipeline.produce.expire import ExpiredLoop
 from pipeline.produce.receipt import PendingReceipt
 from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
+from pipeline.produce.stamping import message_of
 from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats, now_ms
 from pipeline.reshard.control_log import open_stream
 from pipeline.reshard.resharder import Finisher
@@ -48,6 +50,9 @@ from pipeline.schema.encode import EntryEncoder
 from pipeline.schema.envelope import envelope_text
 from pipeline.schema.table_columns import load_stream_schema
 from pipeline.schema.varint import RELATIVE
+
+if TYPE_CHECKING:
+    from pipeline.claims.store import ClaimStore
 
 ENVELOPE_BYTES_MAX = 64  # frame, array counts and relative sequence of a record that goes alone
 INCARNATION_SHIFT = 40  # a named producer's own sequences start at incarnation << 40: they rise from start to start
@@ -88,11 +93,13 @@ class Producer:
         self._state = state = ProducerState(settings, control.map)
         state.locked_begin_at(self.incarnation << INCARNATION_SHIFT)
         self._first_seq = state.next_seq
+        self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
         self._lock, self._lanes = state.lock, state.lanes
-        self._bytes_max = state.packer.bytes_max
+        state.packer.bytes_max = self._bytes_max = min(state.packer.bytes_max, self._record_bytes_max)
         self._parts_max = 2 * (state.packer.records_max - 1)  # the record that fills an aggregate goes the long way
         self._timeout_s = settings.producer.put_timeout_s
-        self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
+        self._schema_id = schema_id
+        self._claims: ClaimStore | None = None
         self._columns = Columns(ColumnEncoder(schema), state.packer.bytes_max, state.packer.records_max)
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
         finish = partial(Finisher(config.connection, schema_id).finish, config.connection, settings)
@@ -145,7 +152,9 @@ class Producer:
                     state.free_bytes = free_bytes
                     state.next_seq = seq + 1
                     return receipt
-            return self._locked_put(key, hash_key, body, position, self._timeout_s if timeout is None else timeout)
+            if len(body) <= self._record_bytes_max:
+                return self._locked_put(key, hash_key, body, position, self._timeout_s if timeout is None else timeout)
+        return self._put_claim(key, id, hash_key, body, position, self._timeout_s if timeout is None else timeout)
 
     async def aput(
         self,
@@ -298,10 +307,8 @@ class Producer:
         self, key: str, hashed: int | None, body: bytes, position: int | None, timeout_s: float
     ) -> PendingReceipt:
         """``put`` with every check and every rare case."""
-        if len(body) > self._record_bytes_max:
-            raise RecordTooLargeError(len(body), self._record_bytes_max)
-        if hashed is not None and not 0 <= hashed < HASH_SPACE:
-            raise ValueError(f"hash_key has to be in [0, 2**64), not {hashed}")
+        if hashed is not None:
+            check_hash_key(hashed)
         state = self._state
         self._check_position(position)
         state.locked_wait_for_room(len(body) + RECORD_OVERHEAD_BYTES, 1, timeout_s)
@@ -309,6 +316,31 @@ class Producer:
         if position is None and hashed is None:
             state.locked_remember(key)
         return PendingReceipt(state.locked_put(key, hashed, body, state.next_seq if position is None else position))
+
+    def _put_claim(
+        self, key: str, id: str | None, hashed: int | None, body: bytes, position: int | None, timeout_s: float
+    ) -> PendingReceipt:
+        """A record above the message limit: into the claim store, if there is one, and its reference into the stream."""
+        claims = self.stream.claims
+        if claims is None or len(body) > claims.bytes_max:
+            raise RecordTooLargeError(len(body), self._record_bytes_max if claims is None else claims.bytes_max)
+        hashed = hash_key_of(key) if hashed is None else check_hash_key(hashed)
+        stub = self._encode(key, id, 0, 0, None, None)
+        state = self._state
+        with state.lock:
+            self._check_position(position)
+            state.locked_check()
+        if self._claims is None:
+            from pipeline.claims.store import ClaimStore  # here, since fsspec is an optional extra
+
+            self._claims = ClaimStore(claims)
+        content = message_of(self._schema_id, 1, (RELATIVE[0], body))
+        claim = self._claims.put(self.stream.name, content).encode()
+        with state.lock:
+            state.locked_wait_for_room(len(stub) + RECORD_OVERHEAD_BYTES, 1, timeout_s)
+            self._check_position(position)
+            seq = state.next_seq if position is None else position
+            return PendingReceipt(state.locked_put_claim(hashed, stub, seq, claim))
 
     def _put_columns(
         self, chunk: pa.RecordBatch | list[Any], column: str, position: int | None, timeout: float | None, receipts: Receipts
@@ -349,6 +381,12 @@ class Producer:
             raise ValueError("give every record of a producer a position, or none: their sequences would overlap")
         if position is not None and not self._state.next_seq <= position <= MAX_SEQ:
             raise ValueError(f"positions have to rise: {position} after {self._last_put_seq}")
+
+
+def check_hash_key(hashed: int) -> int:
+    if not 0 <= hashed < HASH_SPACE:
+        raise ValueError(f"hash_key has to be in [0, 2**64), not {hashed}")
+    return hashed
 
 
 def _key_of(row: Mapping[str, Any], column: str) -> str:

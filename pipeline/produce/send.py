@@ -17,7 +17,7 @@ from pipeline.config import Connection
 from pipeline.errors import HeadraceError, RecordTooLargeError
 from pipeline.kafka.sender import Failure, Sender
 from pipeline.model.shards import Place
-from pipeline.model.stamp import STAMP_HEADER, encode_stamp
+from pipeline.model.stamp import CLAIM_HEADER, STAMP_HEADER, encode_stamp
 from pipeline.produce.aggregate import Aggregate
 from pipeline.produce.expire import locked_expire
 from pipeline.produce.figures import SendFigures
@@ -111,13 +111,18 @@ class SendLoop:
             self.skew.add(parcel)
         now = now_ms()
         stamp = self._stamper.stamp(parcel, now)
-        message = message_of(self._schema_id, parcel.count, parcel.content())
+        headers = [(STAMP_HEADER, encode_stamp(stamp))]
+        message = parcel.claim
+        if message is None:
+            message = message_of(self._schema_id, parcel.count, parcel.content())
+        else:
+            headers.append((CLAIM_HEADER, b""))
         place = self._state.settled.shard_map.shards[parcel.shard].place
         self._find(place)
         self._state.stats.aggregates_sent += 1
         self._state.stats.bytes_sent += len(message)
         self._figures.sending(parcel, len(message), now)
-        self._client.send(parcel, place, parcel.shard.encode(), message, [(STAMP_HEADER, encode_stamp(stamp))])
+        self._client.send(parcel, place, parcel.shard.encode(), message, headers)
 
     def _find(self, place: Place) -> None:
         """A partition made by a reshard has to be known to the client before it is named."""

@@ -142,6 +142,15 @@ class ProducerState:
             self.work.notify()
         return aggregate, index
 
+    def locked_put_claim(self, hashed: int, stub: bytes, seq: int, claim: bytes) -> tuple[Aggregate, int]:
+        """Take a record that lies in a claim store: alone, behind what is packed for its shard. ``stub`` is an entry of its key,
+        for routing."""
+        aggregate = Aggregate(self.router.route(hashed), now_ms(), self.settled)
+        aggregate.claim = claim
+        index = aggregate.append(seq, hashed, stub)
+        self.locked_put_aggregates([aggregate], seq + 1, len(stub) + RECORD_OVERHEAD_BYTES, 1)
+        return aggregate, index
+
     def locked_put_aggregates(self, aggregates: list[Aggregate], next_seq: int, size_bytes: int, records: int) -> None:
         """Take whole aggregates for which there is room: behind what is packed for their shards."""
         for aggregate in aggregates:

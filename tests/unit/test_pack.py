@@ -140,3 +140,13 @@ def test_a_failed_aggregate_says_why() -> None:
     parcel.append(3, 0, b"x")
     parcel.fail(error := ClosedError("closed"))
     assert (parcel.state, parcel.error) == (State.FAILED, error)
+
+
+def test_a_claim_stays_alone_and_keeps_its_reference_when_it_is_packed_again() -> None:
+    parcel, claimed, behind = Aggregate("s0", 0), Aggregate("s0", 0), Aggregate("s0", 0)
+    for seq, one in enumerate((parcel, claimed, behind)):
+        one.append(seq, 0, b"x")
+    claimed.claim = b"reference"
+    records = [record for one in (parcel, claimed, behind) for record in one.records()]
+    again = list(packer().repack("s9", records, 0))
+    assert [(one.seqs, one.claim) for one in again] == [([0], None), ([1], b"reference"), ([2], None)]
