@@ -17,7 +17,8 @@ from rich.console import Console
 from bench.figure import Arena, Figure, show
 from pipeline.local import stack
 
-SECTIONS = ("kafka", "consume", "reshard", "registry", "decoding", "spark")  # modules here with run(Arena) -> list[Figure]
+# Modules here with run(Arena) -> list[Figure]
+SECTIONS = ("kafka", "consume", "seeing", "reshard", "registry", "decoding", "spark")
 
 
 def main() -> int:

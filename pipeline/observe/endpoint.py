@@ -26,6 +26,7 @@ from pipeline.config import Config
 from pipeline.config.load import home
 from pipeline.config.model import MetricsSettings
 from pipeline.observe import targets
+from pipeline.observe.exposition import Exposed
 from pipeline.observe.health import with_health
 
 log = logging.getLogger("headrace.metrics")
@@ -68,7 +69,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         self._room = threading.BoundedSemaphore(SCRAPES_MAX)
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
-        self.set_app(with_health(make_wsgi_app(REGISTRY)))
+        self.set_app(with_health(make_wsgi_app(Exposed())))
 
     def server_bind(self) -> None:
         # WSGIServer's looks the host's name up, which may wait for a name server for seconds.

@@ -8,10 +8,12 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pipeline import logs
+from pipeline.local.startup import _last_words
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +118,13 @@ def test_the_level_of_our_own_loggers_comes_from_the_environment(monkeypatch: py
 def test_importing_headrace_leaves_a_programs_own_logging_alone() -> None:
     code = "import logging, pipeline; assert not logging.getLogger().handlers + logging.getLogger('headrace').handlers"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_stack_quotes_the_telling_line_of_a_log_of_json_events(tmp_path: Path) -> None:
+    log = tmp_path / "registry.log"
+    log.write_text(
+        '{"event": "started", "level": "info", "timestamp": "2026-01-01T00:00:00Z"}\n'
+        '{"event": "topic is not compacted", "level": "error", "timestamp": "2026-01-01T00:00:01Z"}\n'
+        '{"event": "ended", "level": "info", "timestamp": "2026-01-01T00:00:02Z"}\n'
+    )
+    assert _last_words(log, 0) == "2026-01-01T00:00:01Z ERROR topic is not compacted"

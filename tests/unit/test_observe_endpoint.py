@@ -62,6 +62,8 @@ def test_a_process_serves_one_endpoint_for_all_that_it_runs(home: Path) -> None:
     assert first == second
     metrics.RECORDS_ACKNOWLEDGED.labels("one-endpoint").inc(7)
     assert 'headrace_producer_records_acknowledged_total{stream="one-endpoint"} 7.0' in get(first)
+    assert "headrace_producer_records_acknowledged_created" not in get(first)
+    assert 'stream="one-endpoint"' in get(f"{first}?name[]=headrace_producer_records_acknowledged_total")
     assert [one.url for one in targets.running(home)] == [first]
 
 
