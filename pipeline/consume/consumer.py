@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -32,11 +32,12 @@ from pipeline.consume.rewind import To, rewind_over, start_of
 from pipeline.consume.running import IN_FLIGHT_MAX, run
 from pipeline.consume.tracks import Item
 from pipeline.consume.unpack import Kind, Unpacker
-from pipeline.errors import ClosedError, ConfigError, RetryableError
+from pipeline.errors import ClosedError, ConfigError, DecodeError, RetryableError
 from pipeline.model.record import Record
 from pipeline.model.shards import Place, ShardMap
 from pipeline.observe.endpoint import serve
 from pipeline.observe.health import HEALTH
+from pipeline.schema.models import reader_of
 
 log = logging.getLogger("headrace.consume")
 REVOKE_WAIT_S = 10.0
@@ -51,6 +52,7 @@ class Consumer:
     ``group_protocol`` is Kafka's "consumer" (default) or "classic". ``on_trimmed`` says what happens where retention removed
     records that the group had not read: "stop" (default) raises TrimmedError, "continue" counts them and goes on.
     ``stuck_after_s`` is how long one record may be handled before `/health` complains.
+    ``model`` is a pydantic model or a dataclass: values are instances of it; one that does not fit goes to the dead letters.
 
     Raises UnknownStreamError where the stream does not exist.
     """
@@ -66,6 +68,7 @@ class Consumer:
         group_protocol: str = "consumer",
         on_trimmed: Literal["stop", "continue"] = "stop",
         stuck_after_s: float = 60.0,
+        model: type[Any] | None = None,
         parts: Parts | None = None,
     ) -> None:
         self._start = start_of(start)
@@ -73,6 +76,7 @@ class Consumer:
             raise ConfigError(f"group_protocol has to be 'consumer' or 'classic', not {group_protocol!r}")
         if on_trimmed not in (STOP, CONTINUE):
             raise ConfigError(f"on_trimmed has to be 'stop' or 'continue', not {on_trimmed!r}")
+        self._typed = None if model is None else reader_of(model)
         config = config or load_config()
         self.stream = config.stream(stream)
         self.group = group
@@ -83,7 +87,7 @@ class Consumer:
         self._parts = parts or BrokerParts(config.connection, self.stream)
         schema = self._parts.value_schema
         self._counters = Counters(self.stream.name, group)
-        self._unpacker = Unpacker(self.stream, self._parts.registry, schema, self._find_shard)
+        self._unpacker = Unpacker(self.stream, self._parts.registry, schema, self._find_shard, patient=False)
         self._burying = Burying(self._parts.letters, group, self._unpacker, self._counters)
         self._arrow = ArrowRows(schema)
         self._item: Item | None = None
@@ -299,14 +303,33 @@ class Consumer:
         while True:
             item = self._reading.next(max(0.0, deadline - time.monotonic()))
             self._maybe_commit()
-            if item is None or item.unpacked.kind is not Kind.BAD:
-                return item
+            if item is None:
+                return None
             try:
-                self._burying.message(item.unpacked)
+                if item.unpacked.kind is Kind.BAD:
+                    self._burying.message(item.unpacked)
+                elif self._fitting(item):
+                    return item
             except BaseException:
                 self._reading.put_back(item.track)
                 raise
-            self._reading.done(item, 1)
+            self._reading.done(item, item.total)
+
+    def _fitting(self, item: Item) -> bool:
+        """Make the values instances of the model; records that do not fit are buried. False where none is left."""
+        if self._typed is None or not self._unpacker.with_values:
+            return True
+        unfit, unpacked, now_ms = [], item.unpacked, time.time_ns() // 1_000_000
+        for record in unpacked.records:
+            try:
+                record.value = None if record.value is None else self._typed(record.value)
+            except DecodeError as error:
+                self._burying.record(unpacked, record, error, 1, now_ms)
+                unfit.append(record)
+        if unfit:
+            unpacked.leave_out(unfit)
+            item.total = len(unpacked.kept)
+        return item.total > 0
 
     def _let_go(self) -> None:
         """Records that ``read`` gave and that were not said to be handled come again."""

@@ -1,21 +1,20 @@
-"""Records of producers that are not ours: plain Confluent Avro, JSON, or bytes as they are. Bounded before they are decoded."""
+"""Records of producers that are not ours: Avro framed by Confluent or AWS Glue, JSON, or bytes as they are. All bounded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
+from pipeline.consume.decoders import Decoders
 from pipeline.errors import DecodeError
 from pipeline.kafka.group_reader import Fetched
-from pipeline.schema.decode import AggregateDecoder
-from pipeline.schema.framing import split_frame
+from pipeline.schema.framing import is_glue, split_frame, split_glue
 
 JSON_BYTES_MAX = 16 << 20
 NO_SCHEMA = -1
 
 
-def foreign_record(form: str, fetched: Fetched, decoder: Callable[[int], AggregateDecoder]) -> tuple[int, Any]:
+def foreign_record(form: str, fetched: Fetched, decoders: Decoders) -> tuple[int, Any]:
     """(schema id, or -1; value) of a message without a stamp; value None is a tombstone. Raises DecodeError."""
     raw = fetched.value
     if raw is None:
@@ -24,8 +23,10 @@ def foreign_record(form: str, fetched: Fetched, decoder: Callable[[int], Aggrega
         return NO_SCHEMA, raw
     if form == "json":
         return NO_SCHEMA, _json(raw)
+    if is_glue(raw):
+        return NO_SCHEMA, decoders.given().decode_value(split_glue(raw)[1])
     schema_id, body = split_frame(raw)
-    found = decoder(schema_id)
+    found = decoders.get(schema_id)
     if found.is_envelope:
         raise DecodeError("an aggregate without a stamp: it cannot be placed in its stream")
     return schema_id, found.decode_value(body)

@@ -20,7 +20,7 @@ from pipeline.consume.parts import Parts
 from pipeline.consume.tracks import Item, Track
 from pipeline.consume.unpack import Kind, Unpacked, Unpacker
 from pipeline.consume.vitals import Sample, Vitals
-from pipeline.errors import RetryableError
+from pipeline.errors import RegistryUnavailableError, RetryableError
 from pipeline.kafka.group_reader import Fetched, OutOfRangeError
 from pipeline.model.shards import Place
 from pipeline.model.stamp import END_HEADER
@@ -58,6 +58,7 @@ class Reading:
         self._before_revoke = before_revoke
         self.tracks: dict[Place, Track] = {}
         self._paused: set[Place] = set()
+        self._aside: dict[Place, float] = {}
         self._commits = Commits(parts.marks(group), counters)
         self._reader = parts.member(group, protocol, self._assigned, self._revoked)
         self._windows = Windows(parts, unpacker, dedup_window_ms) if dedup_window_ms else None
@@ -91,7 +92,8 @@ class Reading:
         while True:
             for track in self._gating.start():
                 self.tracks[track.place] = track
-            fetched = self._poll(max(0.0, min(self._gating.patience_s, deadline - time.monotonic())))
+            patience_s = self._take_up()
+            fetched = self._poll(max(0.0, min(patience_s, deadline - time.monotonic())))
             track_of = self.tracks.get(fetched.place) if fetched is not None else None
             if fetched is not None and track_of is not None:
                 item = self._take(fetched, track_of)
@@ -118,7 +120,7 @@ class Reading:
             self._paused = set(self.tracks)
             self._reader.pause(self._paused)
         elif not hold and self._paused:
-            self._reader.resume(self._paused & self.tracks.keys())
+            self._reader.resume((self._paused & self.tracks.keys()) - self._aside.keys())
             self._paused = set()
 
     def idle(self) -> None:
@@ -176,7 +178,8 @@ class Reading:
         return None
 
     def _judge(self, fetched: Fetched, track: Track) -> Unpacked | None:
-        """What to do with a message; None if its partition was taken away while a schema or a reshard was waited for."""
+        """What to do with a message; None if it has to wait for its schema, or if its partition was taken away while a
+        reshard was waited for."""
         while True:
             try:
                 unpacked = self._unpacker.unpack(fetched, track.judged)
@@ -185,6 +188,9 @@ class Reading:
                 elif self._windows is not None:
                     self._windows.drop(unpacked, track)
                 return unpacked
+            except RegistryUnavailableError as error:
+                self._put_aside(fetched, error)
+                return None
             except RetryableError as error:
                 log.warning("%s[%d] waits at %d: %s", *fetched.place, fetched.offset, error)
                 time.sleep(RETRY_S)
@@ -193,6 +199,22 @@ class Reading:
                 self.hold(False)
                 if not track.live:
                     return None
+
+    def _put_aside(self, fetched: Fetched, error: RegistryUnavailableError) -> None:
+        """A message whose schema is not known yet: its partition waits, in order; the others go on."""
+        log.warning("%s[%d] waits at %d: %s", *fetched.place, fetched.offset, error)
+        self._reader.pause([fetched.place])
+        self._reader.seek(fetched.place, fetched.offset)
+        self._aside[fetched.place] = time.monotonic() + RETRY_S
+
+    def _take_up(self) -> float:
+        """Go on with partitions that waited long enough; returns for how long a poll may wait."""
+        now = time.monotonic()
+        for place in [place for place, due in self._aside.items() if now >= due]:
+            del self._aside[place]
+            if place not in self._paused:
+                self._reader.resume([place])
+        return min(self._gating.patience_s, RETRY_S) if self._aside else self._gating.patience_s
 
     def _settle(self, track: Track) -> None:
         """Move a partition's position past what is handled. Passing a seal is committed at once, and may open a gate."""
@@ -245,5 +267,6 @@ class Reading:
             for track in tracks:
                 track.live = False
             for place in leaving:
+                self._aside.pop(place, None)
                 self._commits.forget(place)
                 self._gating.remove(place)

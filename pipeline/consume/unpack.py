@@ -6,19 +6,19 @@ The same decisions as the Spark job's survey, by the same core: void (pipeline/m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import StreamConfig
+from pipeline.consume.decoders import Decoders
 from pipeline.consume.foreign import foreign_record
 from pipeline.consume.parts import Schemas
 from pipeline.consume.redriven import first_lives
 from pipeline.errors import DecodeError, SchemaError
 from pipeline.kafka.group_reader import Fetched
-from pipeline.kafka.registry_client import UnknownSchemaIdError
 from pipeline.model.keys import hash_key, salted_key
 from pipeline.model.record import Origin, Record
 from pipeline.model.repeats import Marks, Verdict, is_repeat
@@ -30,8 +30,6 @@ from pipeline.schema.value_schema import ValueSchema
 
 if TYPE_CHECKING:
     from pipeline.claims.store import ClaimStore
-
-DECODERS_MAX = 200
 
 
 class Kind(Enum):
@@ -79,8 +77,16 @@ class Unpacked:
         self._records = None
 
 
+    def leave_out(self, records: Collection[Record]) -> None:
+        """Records that are dealt with already: they are not to be handled."""
+        out = {record.index for record in records}
+        self._records = [record for record in self.records if record.index not in out]
+        self.kept = [one for one in self.kept if one not in out]
+
+
 class Unpacker:
-    """Owned by one consumer. ``find_shard`` gives the map that knows a shard id, after reading on in the control log.
+    """Owned by one reader. ``find_shard`` gives the map that knows a shard id, after reading on in the control log. Not
+    ``patient``: raises at once where the registry is slow, too.
 
     Raises RegistryUnavailableError while a schema cannot be asked for, ClaimStoreError while a claimed record cannot: the
     message has to be tried again, not rejected.
@@ -92,13 +98,15 @@ class Unpacker:
         registry: Schemas,
         reader: ValueSchema | None,
         find_shard: Callable[[str], ShardMap],
+        *,
+        patient: bool = True,
     ) -> None:
         self._stream = stream
-        self._registry = registry
-        self._reader = reader
         self._find_shard = find_shard
-        self._decoders: dict[int, AggregateDecoder] = {}
         self._claims: ClaimStore | None = None
+        # Aggregates are registered under the stream's subject, plain records also under the record's own name.
+        subjects = (stream.subject,) if reader is None else (stream.subject, reader.full_name)
+        self._decoders = Decoders(registry, subjects, reader, patient=patient)
         self.with_values = True  # False: values may stay in Arrow's columns
 
     def unpack(self, fetched: Fetched, marks: Marks) -> Unpacked:
@@ -177,7 +185,7 @@ class Unpacker:
                 error=DecodeError("no headrace stamp: written by a foreign producer (`foreign: accept` reads such records)"),
             )
         try:
-            schema_id, value = foreign_record(self._stream.format, fetched, self.decoder)
+            schema_id, value = foreign_record(self._stream.format, fetched, self._decoders)
         except (DecodeError, SchemaError) as error:
             return Unpacked(Kind.BAD, fetched, error=error)
         columns = plain_columns(fetched, value)
@@ -190,18 +198,7 @@ class Unpacker:
 
     def decoder(self, schema_id: int) -> AggregateDecoder:
         """The decoder of a schema id. Raises DecodeError where the id is not one of the stream's."""
-        decoder = self._decoders.get(schema_id)
-        if decoder is None:
-            try:
-                text = self._registry.schema_text(schema_id)
-                if not self._registry.belongs(schema_id, self._stream.subject):
-                    raise DecodeError(f"schema {schema_id} is not one of {self._stream.subject}'s")
-            except UnknownSchemaIdError as error:
-                raise DecodeError(str(error)) from error
-            if len(self._decoders) >= DECODERS_MAX:
-                self._decoders.clear()
-            decoder = self._decoders[schema_id] = AggregateDecoder(text, self._reader)
-        return decoder
+        return self._decoders.get(schema_id)
 
 
 def plain_columns(fetched: Fetched, value: Any) -> Columns:

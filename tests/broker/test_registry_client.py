@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import yaml
 
-from pipeline.config import Connection
+from pipeline import Consumer, Producer
+from pipeline.config import Config, Connection, load_config
 from pipeline.errors import RegistryUnavailableError, SchemaError, StopError
 from pipeline.kafka import registry_client
 from pipeline.kafka.registry_client import RegistryClient, UnknownSchemaIdError
+from pipeline.model.keys import hash_key
+from pipeline.reshard.control_log import ControlLog
 
+Make = Callable[..., tuple[Config, str]]
 DEADLINE_S = 30.0
 
 
@@ -147,3 +154,61 @@ def test_a_wrong_id_is_not_asked_for_with_every_message(door: Door, monkeypatch:
     for _ in range(2):
         assert not later.belongs(other, "somebody-elses")
     assert len(door.asked) == 4  # it may have been registered meanwhile
+
+
+def test_a_registry_that_is_down_delays_new_schemas_only(
+    order_config: Make, door: Door, stack: Any, tmp_path: Path
+) -> None:
+    config, stream = order_config()
+    behind_the_door = _through(door, stack, tmp_path, stream)
+    with Producer(stream, config=config, linger_ms=1) as producer:
+        producer.put({"item": "warm", "number": 0}, key="warm")
+        producer.flush()
+        with ControlLog(config.connection, config.stream(stream)) as control:
+            route = control.map.route
+        low = next(f"k{n}" for n in range(99) if route(hash_key(f"k{n}")).id == "s0")
+        high = next(f"k{n}" for n in range(99) if route(hash_key(f"k{n}")).id == "s1")
+        with Consumer(stream, group="g", config=behind_the_door) as consumer:
+            assert [r.value["number"] for r in _read(consumer, 1)] == [0]
+            door.mood = "hangs"
+            newer = _newer(config, stream, tmp_path)
+            with Producer(stream, config=newer, linger_ms=1) as second:
+                second.put({"item": low, "number": 1, "price": 2.5}, key=low)
+                second.flush()
+            for number in (2, 3):
+                producer.put({"item": low, "number": number}, key=low)
+                producer.put({"item": high, "number": number + 10}, key=high)
+                producer.flush()
+            assert [r.value["number"] for r in _read(consumer, 2)] == [12, 13]
+            assert consumer.read(0.5) == []
+            door.mood = "open"
+            door.leave.set()
+            assert [r.value for r in _read(consumer, 3)] == [
+                {"item": low, "number": number, "note": None} for number in (1, 2, 3)
+            ]
+
+
+def _read(consumer: Consumer, count: int) -> list[Any]:
+    found: list[Any] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while len(found) < count and time.monotonic() < deadline:
+        found += consumer.read(0.5)
+    return found
+
+
+def _through(door: Door, stack: Any, folder: Path, stream: str) -> Config:
+    profile = {"bootstrap": stack.bootstrap, "registry": door.url}
+    file = folder / "door.yml"
+    settings = {"schema": "order.avsc", "shards": 2, "key": "item"}
+    file.write_text(yaml.safe_dump({"profile": "door", "profiles": {"door": profile}, "streams": {stream: settings}}))
+    return load_config(file)
+
+
+def _newer(config: Config, stream: str, folder: Path) -> Config:
+    tree = json.loads((folder / "order.avsc").read_text())
+    tree["fields"].append({"name": "price", "type": ["null", "double"], "default": None})
+    (folder / "newer.avsc").write_text(json.dumps(tree))
+    file = folder / "newer.yml"
+    settings = {"schema": "newer.avsc", "shards": 2, "key": "item"}
+    file.write_text(yaml.safe_dump({"profile": "embedded", "streams": {stream: settings}}))
+    return load_config(file)
