@@ -275,6 +275,26 @@ CONSUMERS = Board(
             "checkpoint-failures",
         ),
         Panel(
+            "Time of handlers",
+            "99th percentile of a record's handling, each try",
+            SECONDS,
+            (
+                (
+                    "histogram_quantile(0.99, sum by (stream, group, le) "
+                    "(rate(headrace_consumer_handler_seconds_bucket{@G}[$__rate_interval])))",
+                    "{{stream}} {{group}}",
+                ),
+            ),
+            "freshness",
+        ),
+        Panel(
+            "Retries",
+            "Handlers called again after they raised",
+            "ops",
+            ((rate("headrace_consumer_retries_total", "@G", "stream, group"), "{{stream}} {{group}}"),),
+            "dead-letters",
+        ),
+        Panel(
             "Rebalances",
             "Assignments that gave a member partitions",
             "ops",

@@ -40,6 +40,20 @@ SHARDS = Board(
             "Hottest shards", "The ten hottest", RECORDS_PER_S, ((f"topk(10, {_BY_SHARD})", "{{stream}} {{shard}}"),), "hot-shard"
         ),
         Panel(
+            "Hot keys",
+            "Part of the newest records that the hottest key, and the ten hottest, have",
+            "percentunit",
+            (("max by (stream, rank) (headrace_producer_top_keys_share_ratio{@S})", "{{stream}} top {{rank}}"),),
+            "hot-shard",
+        ),
+        Panel(
+            "Unevenness",
+            "Gini coefficient of the shards: 0 all alike, towards 1 all to one",
+            "percentunit",
+            (("max by (stream) (headrace_producer_shard_gini_ratio{@S})", "{{stream}}"),),
+            "hot-shard",
+        ),
+        Panel(
             "Shards by state",
             "Sealed ones only add up: each reshard seals its parents",
             "short",
