@@ -20,8 +20,12 @@ from typing import Any
 
 from pipeline.errors import ControlLogError, UpgradeRequiredError
 from pipeline.model.keys import HASH_NAME, HASH_SPACE
+from pipeline.model.salting import SALTS_MAX, Salted
 
 CREATED, PREPARE, COMMIT, ABORT, CLAIM, PING = "CREATED", "PREPARE", "COMMIT", "ABORT", "CLAIM", "PING"
+SALT = "SALT"  # only in streams whose ordering is salted: others stay readable for versions that do not know it
+SALTED_KEYS_MAX = 1_000
+SALTED_KEY_CHARACTERS_MAX = 1_000
 Place = tuple[str, int]
 """(topic, partition): where a shard is written."""
 
@@ -93,6 +97,7 @@ class ShardMap:
     pending: Mapping[str, Reshard] = field(default_factory=dict)
     finished: frozenset[str] = frozenset()
     claims: Mapping[str, Claim] = field(default_factory=dict)
+    salts: Mapping[str, Salted] = field(default_factory=dict)
     topic_ids: Mapping[str, str] = field(default_factory=dict)
     ignored: int = 0
     _lows: tuple[int, ...] = ()
@@ -251,11 +256,28 @@ def _claim(shard_map: ShardMap, event: Mapping[str, Any], offset: int) -> ShardM
     return replace(shard_map, claims=dict(shard_map.claims) | {producer: claim})
 
 
+def _salt(shard_map: ShardMap, event: Mapping[str, Any], offset: int) -> ShardMap | None:
+    key, count, producer = event["key"], event["count"], event["producer"]
+    if shard_map.ordering != "salted" or not isinstance(key, str) or not isinstance(producer, str) or type(count) is not int:
+        return None
+    if not 1 <= count <= SALTS_MAX or len(key) > SALTED_KEY_CHARACTERS_MAX:
+        return None
+    current = shard_map.salts.get(key)
+    if count < (current.count if current else 1) and current is not None and current.producer != producer:
+        return None  # a key that is hot for one producer may be cold for another
+    salts = {other: salted for other, salted in shard_map.salts.items() if other != key}
+    if count > 1:
+        if len(salts) >= SALTED_KEYS_MAX:
+            return None
+        salts[key] = Salted(count, producer)
+    return replace(shard_map, salts=salts)
+
+
 def _ping(shard_map: ShardMap, event: Mapping[str, Any], offset: int) -> ShardMap | None:
     return shard_map
 
 
-_STEPS = {CREATED: _created, PREPARE: _prepare, COMMIT: _commit, ABORT: _abort, CLAIM: _claim, PING: _ping}
+_STEPS = {CREATED: _created, PREPARE: _prepare, COMMIT: _commit, ABORT: _abort, CLAIM: _claim, PING: _ping, SALT: _salt}
 
 
 def _finished(shard_map: ShardMap, reshard: Reshard) -> dict[str, Any]:

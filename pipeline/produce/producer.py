@@ -34,11 +34,13 @@ from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE
 from pipeline.model.keys import hash_key as hash_key_of
 from pipeline.model.record import Receipt
+from pipeline.model.salting import salt_of
 from pipeline.observe.endpoint import serve
 from pipeline.produce.awaiting import Awaiting
 from pipeline.produce.columns import CHUNK_ROWS_MAX, ROW_BYTES, Columns, Receipts, chunks_of
 from pipeline.produce.expire import ExpiredLoop
 from pipeline.produce.receipt import PendingReceipt
+from pipeline.produce.salting import Salting
 from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
 from pipeline.produce.stamping import message_of
@@ -47,6 +49,7 @@ from pipeline.reshard.control_log import open_stream
 from pipeline.reshard.resharder import Finisher
 from pipeline.schema.columns import ColumnEncoder
 from pipeline.schema.encode import EntryEncoder
+from pipeline.schema.entry import salted_entry
 from pipeline.schema.envelope import envelope_text
 from pipeline.schema.table_columns import load_stream_schema
 from pipeline.schema.varint import RELATIVE
@@ -103,7 +106,8 @@ class Producer:
         self._columns = Columns(ColumnEncoder(schema), state.packer.bytes_max, state.packer.records_max)
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
         finish = partial(Finisher(config.connection, schema_id).finish, config.connection, settings)
-        self._settle = SettleLoop(state, control, self.name, self.incarnation, finish)
+        salting = Salting(self.name, self._send.skew) if settings.ordering == "salted" else None
+        self._settle = SettleLoop(state, control, self.name, self.incarnation, finish, salting)
         self._awaiting = Awaiting(state.settled, state.buffer_full)
         self._expired = ExpiredLoop(state, config.connection, settings, schema_id, self.name, self.incarnation)
         self._closed = False
@@ -153,7 +157,7 @@ class Producer:
                     state.next_seq = seq + 1
                     return receipt
             if len(body) <= self._record_bytes_max:
-                return self._locked_put(key, hash_key, body, position, self._timeout_s if timeout is None else timeout)
+                return self._locked_put(key, id, hash_key, body, position, self._timeout_s if timeout is None else timeout)
         return self._put_claim(key, id, hash_key, body, position, self._timeout_s if timeout is None else timeout)
 
     async def aput(
@@ -304,7 +308,7 @@ class Producer:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _locked_put(
-        self, key: str, hashed: int | None, body: bytes, position: int | None, timeout_s: float
+        self, key: str, id: str | None, hashed: int | None, body: bytes, position: int | None, timeout_s: float
     ) -> PendingReceipt:
         """``put`` with every check and every rare case."""
         if hashed is not None:
@@ -313,9 +317,14 @@ class Producer:
         self._check_position(position)
         state.locked_wait_for_room(len(body) + RECORD_OVERHEAD_BYTES, 1, timeout_s)
         self._check_position(position)  # again: the wait gave the lock away
+        seq = state.next_seq if position is None else position
+        salted = state.settled.shard_map.salts.get(key) if hashed is None else None
+        if salted is not None:
+            salt = salt_of(f"{self.name}-{seq}" if id is None else id, salted.count)
+            return PendingReceipt(state.locked_put(key, None, salted_entry(body, salt), seq, salt))
         if position is None and hashed is None:
             state.locked_remember(key)
-        return PendingReceipt(state.locked_put(key, hashed, body, state.next_seq if position is None else position))
+        return PendingReceipt(state.locked_put(key, hashed, body, seq))
 
     def _put_claim(
         self, key: str, id: str | None, hashed: int | None, body: bytes, position: int | None, timeout_s: float
@@ -349,7 +358,7 @@ class Producer:
         state, rows = self._state, len(chunk)
         while True:
             shard_map = state.settled.shard_map
-            if not self._columns.worth(rows, shard_map):
+            if shard_map.salts or not self._columns.worth(rows, shard_map):
                 return False
             pieces = self._columns.pieces(chunk, column, shard_map, time_ns() // 1_000_000)
             if pieces is None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pipeline import metrics
 from pipeline.errors import FencedError, HeadraceError, RetryableError
 from pipeline.model.shards import ShardMap
+from pipeline.produce.salting import Salting
 from pipeline.produce.state import ProducerState
 from pipeline.reshard.control_log import ControlLog
 
@@ -33,8 +34,15 @@ class SettleLoop:
     of its own, when a reshard has been pending for too long."""
 
     def __init__(
-        self, state: ProducerState, control: ControlLog, producer: str, incarnation: int, finish: Callable[[], None]
+        self,
+        state: ProducerState,
+        control: ControlLog,
+        producer: str,
+        incarnation: int,
+        finish: Callable[[], None],
+        salting: Salting | None = None,
     ) -> None:
+        self._salting = salting
         self._state = state
         self._control = control
         self._producer = producer
@@ -104,6 +112,8 @@ class SettleLoop:
             self._void_resent.inc(state.settling.void_records - state.stats.void_resent)
             state.stats.void_resent = state.settling.void_records
             state.locked_wake_sender()
+        if self._salting is not None:
+            self._salting.look(self._control, shard_map)
         self._hold(shard_map)
 
     def _follow(self, busy: bool) -> ShardMap:

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline import metrics
 from pipeline.config import StreamConfig
 from pipeline.errors import BufferFullError, ClosedError, HeadraceError
-from pipeline.model.keys import hash_key
+from pipeline.model.keys import hash_key, salted_key
 from pipeline.model.settling import Settling
 from pipeline.model.shards import ShardMap, ShardState
 from pipeline.produce.aggregate import Aggregate, WaitingRecord
@@ -128,10 +128,10 @@ class ProducerState:
         limits = self.limits
         return BufferFullError(self.buffered_bytes, limits.buffer_bytes_max, self.buffered_records, limits.buffer_records_max)
 
-    def locked_put(self, key: str, hashed: int | None, body: bytes, seq: int) -> tuple[Aggregate, int]:
+    def locked_put(self, key: str, hashed: int | None, body: bytes, seq: int, salt: int = 0) -> tuple[Aggregate, int]:
         """Take a record for which there is room; ``hashed`` is a hash key given by its caller, ``seq`` not below
-        ``next_seq``."""
-        shard = self.router.route(hash_key(key) if hashed is None else hashed)
+        ``next_seq``, ``salt`` that of ``body``."""
+        shard = self.router.route(hash_key(salted_key(key, salt)) if hashed is None else hashed)
         aggregate, index, sealed = self.packer.add(shard, seq, hashed, body, now_ms())
         self.full_seq += seq - self.next_seq
         self.next_seq = seq + 1
@@ -194,6 +194,8 @@ class ProducerState:
     def locked_adopt(self, shard_map: ShardMap) -> None:
         """Before a new map reaches settling, what is packed for its former leaves has to be there: it is older than what
         the children will get."""
+        if shard_map.salts != self.settled.shard_map.salts:
+            self.lanes.clear()
         if shard_map.leaves == self.settled.shard_map.leaves:
             self.settled.shard_map = shard_map
             return
