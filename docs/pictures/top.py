@@ -1,5 +1,5 @@
-"""docs/pictures/top.svg: what `headrace top` shows of a real run. `python docs/pictures/top.py` starts a stack of its own, puts and
-consumes real flights for some seconds, splits a shard, and takes the picture."""
+"""docs/pictures/top.svg: what `headrace top` shows of a real run. `python docs/pictures/top.py` starts a stack of its own, puts
+and consumes real flights for some seconds, splits a shard, and takes the picture."""
 
 from __future__ import annotations
 
