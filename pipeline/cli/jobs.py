@@ -1,4 +1,4 @@
-"""headrace run and headrace demo: Spark's side, started as modules of their own, since pipeline/ knows no Spark."""
+"""headrace run, demo and audit: Spark's side, started as modules of their own, since pipeline/ knows no Spark."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.command()(run)
     app.command()(demo)
+    app.command()(audit)
 
 
 def run(
@@ -30,6 +31,14 @@ def demo(
 ) -> None:
     """The main job on real data, start to proof: a year of flights and weather through Kafka and Spark into Delta tables."""
     _module("jobs.demo", [*(["--rows", str(rows)] if rows is not None else []), *(["--json"] if as_json else [])])
+
+
+def audit(
+    name: Annotated[str, typer.Argument(help="A stream or a table of headrace.yml.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Prove from the data itself that nothing was lost, repeated or mixed up; exit code 1 and where, if something was."""
+    _module("jobs.audit", [name, *(["--json"] if as_json else [])])
 
 
 def _module(name: str, arguments: list[str]) -> None:

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +178,19 @@ class Lake:
 
 
 @pytest.fixture
-def lake(stack: Any, spark: SparkSession, tmp_path: Path) -> Callable[..., Lake]:
+def lake(new_lake: Callable[..., Lake], tmp_path: Path) -> Callable[..., Lake]:
     """A function that makes a lake; options are the stream's, ``tables=`` adds tables."""
+    return partial(new_lake, tmp_path)
 
-    def make(*, create: bool = True, **options: Any) -> Lake:
+
+@pytest.fixture(scope="session")
+def new_lake(stack: Any, spark: SparkSession) -> Callable[..., Lake]:
+    """The same for fixtures that outlive a test: the folder comes first."""
+
+    def make(folder: Path, *, create: bool = True, **options: Any) -> Lake:
         name = f"lake-{os.getpid()}-{next(_numbers)}"
-        (tmp_path / name).mkdir()
-        made = Lake(spark, tmp_path / name, name, options, options.pop("tables", {}))
+        (folder / name).mkdir()
+        made = Lake(spark, folder / name, name, options, options.pop("tables", {}))
         if create:
             made.create()
         return made

@@ -1,0 +1,146 @@
+"""Bronze against its topics: every offset below what the table has read is exactly once in rows, dead letters, or left out
+as a void or a repeat whose records are there."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.avro.functions import from_avro
+
+from jobs import assignment, tables
+from jobs.audits.finding import Audit, Finding
+from jobs.audits.messages import POSITION, check_chains, read_messages
+from jobs.tables import META, REJECTED
+from pipeline.config import Config
+from pipeline.errors import TableError
+from pipeline.kafka.offsets import bounds
+from pipeline.kafka.registry_client import RegistryClient, UnknownSchemaIdError
+from pipeline.model.shards import ShardMap
+from pipeline.reshard.control_log import ControlLog
+from pipeline.schema.envelope import is_envelope
+
+
+def audit_bronze(spark: SparkSession, config: Config, table: str) -> Audit:
+    """Compare a bronze table with its stream's topics, from the first offset that they still have to the last that it read."""
+    stream = config.stream(config.table(table).sources[0])
+    state = tables.bronze_state(spark, tables.table_path(config, table))
+    if state is None:
+        raise TableError(f"table {table} holds nothing yet: run `headrace run {table}` first")
+    with ControlLog(config.connection, stream) as control:
+        control.check_topic_ids()
+        shard_map = control.barrier()
+    read_up_to = assignment.positions(state.next)
+    kept = {place: low for place, (low, _) in bounds(config.connection, read_up_to).items()}
+    ranges = {place: (kept[place], end) for place, end in read_up_to.items() if kept[place] < end}
+    audit = Audit(table, f"stream {stream.name}")
+    trimmed = {place for place, low in kept.items() if low > 0}
+    if trimmed:
+        audit.looked_at["partitions whose beginning retention removed"] = len(trimmed)
+    if not ranges:
+        return audit
+    messages = read_messages(spark, config.connection, shard_map, ranges).persist()
+    stored = tables.load(spark, config, table).select(META, f"{REJECTED}.reason")
+    try:
+        _compare(audit, messages, _rows_by_message(spark, stored, ranges), stored, config)
+        check_chains(audit, messages, trimmed)
+        if not trimmed:
+            _compare_totals(audit, messages, stored, state.totals.voids, state.totals.records)
+    finally:
+        messages.unpersist()
+    _check_ids(audit, stored, exact=stream.dedup == "exact")
+    return audit
+
+
+def audit_log(spark: SparkSession, config: Config, stream: str) -> Audit:
+    """A stream that no bronze table is made from: the producers' chains in its log alone."""
+    settings = config.stream(stream)
+    with ControlLog(config.connection, settings) as control:
+        shard_map: ShardMap = control.barrier()
+    ranges = {place: found for place, found in bounds(config.connection, shard_map.places).items() if found[0] < found[1]}
+    audit = Audit(stream, "its own log (no bronze table is made from it)")
+    if ranges:
+        messages = read_messages(spark, config.connection, shard_map, ranges)
+        check_chains(audit, messages, {place for place, (low, _) in ranges.items() if low > 0})
+    return audit
+
+
+def _rows_by_message(spark: SparkSession, stored: DataFrame, ranges: dict[tuple[str, int], tuple[int, int]]) -> DataFrame:
+    """Per message: good rows, different indexes among them, rejected rows. Only of offsets that the topics still have."""
+    limits = spark.createDataFrame([(*place, low) for place, (low, _) in ranges.items()], "topic string, partition int, low long")
+    good = F.col("reason").isNull()
+    position = [F.col(f"{META}.{name}" if name != "offset" else f"{META}.order.offset").alias(name) for name in POSITION]
+    rows = stored.select(*position, F.col(f"{META}.order.index").alias("index"), good.alias("good"))
+    rows = rows.join(F.broadcast(limits), ["topic", "partition"]).where(F.col("offset") >= F.col("low"))
+    return rows.groupBy(*POSITION).agg(
+        F.count_if("good").alias("rows"),
+        F.countDistinct(F.when(F.col("good"), F.col("index"))).alias("indexes"),
+        F.count_if(~F.col("good")).alias("rejected"),
+    )
+
+
+def _compare(audit: Audit, messages: DataFrame, rows: DataFrame, stored: DataFrame, config: Config) -> None:
+    both = messages.join(rows, POSITION, "left").fillna(0, ["rows", "indexes", "rejected"]).persist()
+    try:
+        audit.looked_at["messages"] = both.count()
+        audit.add(
+            "messages in the table that the topic does not hold",
+            rows.join(messages.select(*POSITION), POSITION, "left_anti"),
+            POSITION,
+        )
+        left_out = F.col("is_end") | F.col("void")
+        there = (F.col("rows") > 0) | (F.col("rejected") > 0)
+        audit.add("void messages or END markers in the table", both.where(left_out & there), POSITION)
+        judged = both.where(~left_out)
+        twice = (F.col("indexes") < F.col("rows")) | (F.col("rejected") > 1) | (F.col("rows") > 0) & (F.col("rejected") > 0)
+        more = F.col("has_stamp") & (F.col("rows") > F.col("count"))
+        audit.add("messages that are in the table more than once", judged.where(twice | more), POSITION)
+        unknown = ~F.col("has_stamp") | F.col("count").isNull()
+        audit.add("messages without a stamp that are neither rows nor dead letters", judged.where(unknown & ~there), POSITION)
+        short = judged.where(~unknown & (F.col("rejected") == 0) & (F.col("rows") < F.col("count")))
+        audit.looked_at["messages left out, whole or in part, as repeats"] = short.count()
+        if audit.looked_at["messages left out, whole or in part, as repeats"]:
+            _check_repeats(audit, short, stored, config)
+    finally:
+        both.unpersist()
+
+
+def _check_repeats(audit: Audit, short: DataFrame, stored: DataFrame, config: Config) -> None:
+    """What a message lacks in the table was left out as repeats: then its records are there, by producer and sequence."""
+    registry = RegistryClient(config.connection)
+    schema_id = F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).cast("int")
+    short = short.withColumn("schema_id", schema_id)
+    there = stored.where(F.col("reason").isNull()).select(f"{META}.producer", f"{META}.seq").distinct()
+    columns = [*POSITION, "producer", "seq"]
+    for (one,) in short.select("schema_id").distinct().collect():
+        mine = short.where(F.col("schema_id").eqNullSafe(one))
+        try:
+            text = registry.schema_text(one) if one is not None else None
+        except UnknownSchemaIdError:
+            text = None
+        if text is not None and is_envelope(text):
+            entries = from_avro(F.expr("substring(value, 6)"), text, {"mode": "PERMISSIVE"})["records"]
+            records = mine.select(*POSITION, "producer", "first_seq", F.explode_outer(entries).alias("entry"))
+            records = records.withColumn("seq", F.col("first_seq") + F.col("entry.seq"))
+        else:  # a plain message is one record
+            records = mine.withColumn("seq", F.col("first_seq"))
+        lost = records.join(there, ["producer", "seq"], "left_anti")
+        audit.add("records that are in the log and not in the table", lost, columns)
+
+
+def _compare_totals(audit: Audit, messages: DataFrame, stored: DataFrame, voids: int, records: int) -> None:
+    found = messages.where(F.col("void") & ~F.col("is_end")).agg(F.coalesce(F.sum("count"), F.lit(0))).collect()[0][0]
+    if int(found) != voids:
+        audit.findings.append(Finding(f"void records in the log, where the table's commits count {voids}", int(found)))
+    good = stored.where(F.col("reason").isNull()).count()
+    audit.looked_at["rows"] = good
+    if good != records:
+        audit.findings.append(Finding(f"rows in the table, where its commits count {records}", good))
+
+
+def _check_ids(audit: Audit, stored: DataFrame, *, exact: bool) -> None:
+    good = stored.where(F.col("reason").isNull()).select(f"{META}.*")
+    by_seq = good.where(F.col("producer").isNotNull()).groupBy("producer", "seq").count().where("count > 1")
+    audit.add("records that are in the table more than once (producer, sequence)", by_seq, ["producer", "seq"])
+    if exact:
+        by_id = good.where(F.col("id").isNotNull()).groupBy("id").count().where("count > 1")
+        audit.add("dedup ids that are in the table more than once", by_id, ["id"])
