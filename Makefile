@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL ?= -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check schemas-check unit property broker spark chaos bench clean compose-up compose-demo compose-down
+.PHONY: help install demo test tools check schemas-check unit property broker spark chaos bench clean compose-up compose-demo compose-down
 
 help: ## print the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,10 @@ $(STAMP): requirements/all.lock requirements/build.lock pyproject.toml pipeline/
 demo: install ## the main job on real data, from nothing to proof
 	$(BIN)/headrace demo
 
-test: install check unit property broker spark chaos ## check, then run all tests
+test: install tools check unit property broker spark chaos ## check, then run all tests
+
+tools: ## what the tests need besides Python: Prometheus, Alertmanager, Go (Debian's packages)
+	@bash tests/tools.sh
 
 check: install schemas-check ## ruff, mypy, import-linter, schemas
 	$(BIN)/ruff check .
