@@ -54,7 +54,12 @@ spark: install ## tests on Spark and Delta
 chaos: install ## tests with kills and crashes; SEED=… MINUTES=… for a longer run
 	$(if $(SEED),HEADRACE_CHAOS_SEED=$(SEED)) $(if $(MINUTES),HEADRACE_CHAOS_SECONDS=$$(( $(MINUTES) * 60 ))) $(PYTEST) tests/chaos -s
 
-bench: install ## our figures beside the plain way
+.venv-peers/.installed: requirements/peers.lock
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/peers.lock
+	@touch $@
+
+bench: install .venv-peers/.installed ## our figures beside the plain way and beside peers
 	$(BIN)/python -m bench
 
 compose-up: ## docker/compose.yaml: Kafka, registry, object store, Spark, Prometheus, Grafana (THREE=1: three brokers)
@@ -68,4 +73,4 @@ compose-down: ## stop it; volumes stay
 
 clean: ## remove what was built, the embedded stack's data included
 	-$(BIN)/headrace down
-	rm -rf $(VENV) .headrace build dist *.egg-info
+	rm -rf $(VENV) .venv-peers .headrace build dist *.egg-info

@@ -18,8 +18,8 @@ from pipeline.kafka.topics import Topics
 SHARDS = 4
 
 
-def put(connection: Connection, topic: str, rows: list[dict[str, Any]]) -> tuple[float, float]:
-    """Seconds until the last row was handed over, and until the last was acknowledged."""
+def client(connection: Connection, topic: str) -> tuple[Producer, AvroSerializer, SerializationContext]:
+    """A producer for a topic that is made here, and what serializes for it."""
     Topics(connection).create(topic, SHARDS, {})
     registry = SchemaRegistryClient({"url": connection.registry})
     serialize = AvroSerializer(registry, json.dumps(ORDER))
@@ -29,6 +29,12 @@ def put(connection: Connection, topic: str, rows: list[dict[str, Any]]) -> tuple
         | {"acks": "all", "enable.idempotence": True, "compression.type": "lz4", "linger.ms": 100, "batch.size": 262_144}
         | {"queue.buffering.max.messages": 1_000_000}
     )
+    return producer, serialize, context
+
+
+def put(connection: Connection, topic: str, rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """Seconds until the last row was handed over, and until the last was acknowledged."""
+    producer, serialize, context = client(connection, topic)
     acknowledged = 0
 
     def delivered(error: Any, _: Any) -> None:
