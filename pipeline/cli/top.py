@@ -20,6 +20,7 @@ from pipeline.watch.view import view
 
 SHARDS_SHOWN = 24
 BAR_CELLS = 24
+BAR_STYLE = "cyan"
 
 
 def top(
@@ -86,7 +87,8 @@ def _shards(stream: dict[str, Any]) -> Table:
     table = _table("shard", "keys", "records/s", "", "messages")
     for one in ordered[:SHARDS_SHOWN]:
         share = "" if one["share"] is None else f"{one['share']:.1%}"
-        bar = ProgressBar(total=highest, completed=one["records_per_s"] or 0, width=BAR_CELLS)
+        done = one["records_per_s"] or 0
+        bar = ProgressBar(total=highest, completed=done, width=BAR_CELLS, complete_style=BAR_STYLE, finished_style=BAR_STYLE)
         table.add_row(one["shard"], share, _rate(one["records_per_s"]), bar, f"{one['messages']:,}")
     if len(ordered) > SHARDS_SHOWN:
         table.add_row(f"and {len(ordered) - SHARDS_SHOWN} more", "", "", "", "")
