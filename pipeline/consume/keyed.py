@@ -34,7 +34,7 @@ class Progress:
 @dataclass(slots=True, eq=False)
 class Task:
     """Records of one key in one message: ``indices`` are their places among those to handle. ``at`` counts the handled ones;
-    ``attempts`` and ``first_ms`` are of the record there."""
+    ``attempts`` and ``first_ms`` are of the record there. ``leaving`` asks it to stop behind that record."""
 
     key: str
     progress: Progress
@@ -43,6 +43,7 @@ class Task:
     at: int = 0
     attempts: int = 0
     first_ms: int = 0
+    leaving: bool = False
 
     @property
     def place(self) -> Place:

@@ -103,6 +103,8 @@ class Pool:
                 self._condition.notify_all()
             else:
                 self._tasks.drop(places, set(self._running))
+                for task in self._running:
+                    task.leaving |= task.place in places
             while any(places is None or task.place in places for task in self._running):
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -133,9 +135,9 @@ class Pool:
                     self._closing = True
             with self._condition:
                 del self._running[task]
-                if again_at is not None:
+                if again_at is not None and not task.leaving:
                     self._tasks.again(task, again_at)
-                elif task.at == len(task.records) or not task.progress.item.track.live:
+                elif task.at == len(task.records) or task.leaving:
                     self._tasks.finished(task)
                 self._condition.notify_all()
 
@@ -151,7 +153,7 @@ class Pool:
 
     def _run(self, task: Task) -> float | None:
         """Handle a task's records in order; returns when it has to be taken again after a failure."""
-        while task.at < len(task.records) and not self._closing and task.progress.item.track.live:
+        while task.at < len(task.records) and not self._closing and not task.leaving:
             record = task.records[task.at]
             started = time.monotonic()
             self._running[task] = started
