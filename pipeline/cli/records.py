@@ -70,7 +70,7 @@ def consume(
 
     with Consumer(stream, group=group, start=start) as consumer:
         try:
-            consumer.run(handle, retries=0, max_records=maximum)
+            consumer.run(handle, retries=0, on_failure="stop", max_records=maximum)
         except KeyboardInterrupt:
             consumer.stop()
 

@@ -176,27 +176,31 @@ def test_order_per_key_holds_over_a_split_and_a_merge(make: Make) -> None:
 def test_two_members_share_the_shards_and_a_leaver_hands_its_own_over(make: Make) -> None:
     stream = make(shards=2)
     seen: list[list[int]] = [[], []]
-    leave = threading.Event()
+    deadline = time.monotonic() + 60
+    with stream.consumer() as first, stream.consumer() as second:
+        members = [first, second]
 
-    def work(member: int) -> None:
-        with stream.consumer() as consumer:
-            while len(seen[0]) + len(seen[1]) < 40 and not (member == 1 and leave.is_set()):
-                seen[member] += numbers(consumer.read(0.1))
+        def work(member: int) -> None:
+            members[member].run(lambda record: seen[member].append(record.value["number"]))
 
-    threads = [threading.Thread(target=work, args=(member,)) for member in (0, 1)]
-    for thread in threads:
-        thread.start()
-    put = 0
-    deadline = time.monotonic() + 30
-    while not (seen[0] and seen[1]):
-        assert time.monotonic() < deadline
-        if put < 20:
-            stream.put_many([(f"k{put}", put)])
-            put += 1
-    leave.set()
-    threads[1].join(20)
-    stream.put_many([(f"k{n}", n) for n in range(put, 40)])
-    threads[0].join(30)
+        threads = [threading.Thread(target=work, args=(member,)) for member in (0, 1)]
+        for thread in threads:
+            thread.start()
+        put = 0
+        while not (seen[0] and seen[1]):
+            assert time.monotonic() < deadline
+            if put < 20:
+                stream.put_many([(f"k{put}", put)])
+                put += 1
+        second.stop()
+        threads[1].join(20)
+        second.close()
+        stream.put_many([(f"k{n}", n) for n in range(put, 40)])
+        while len(seen[0]) + len(seen[1]) < 40:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        first.stop()
+        threads[0].join(20)
     assert sorted(seen[0] + seen[1]) == list(range(40))
 
 

@@ -379,3 +379,25 @@ def test_health_tells_of_a_handler_that_hangs_until_it_goes_on(order_config: Mak
         hang.set()
         running.join(20)
     until(lambda: consumer.problems() == [])
+
+
+def test_one_group_may_read_two_streams_and_members_of_the_classic_protocol_share_one(order_config: Make) -> None:
+    config, stream = order_config(shards=2, copies=["copy"])
+    other = f"{stream}-copy"
+    put(config, stream, [(f"k{n}", n) for n in range(10)])
+    put(config, other, [(f"k{n}", n) for n in range(100, 105)])
+    seen: dict[str, list[int]] = {stream: [], other: []}
+    consumers = [Consumer(name, group="g", config=config, group_protocol="classic") for name in (stream, stream, other)]
+
+    def work(consumer: Consumer) -> None:
+        consumer.run(lambda record: seen[record.topic].append(record.value["number"]))
+
+    threads = [threading.Thread(target=work, args=(consumer,)) for consumer in consumers]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(seen[stream]) >= 10 and len(seen[other]) >= 5, 40)
+    for consumer, thread in zip(consumers, threads, strict=True):
+        consumer.stop()
+        thread.join(20)
+        consumer.close()
+    assert {name: sorted(found) for name, found in seen.items()} == {stream: list(range(10)), other: list(range(100, 105))}

@@ -234,3 +234,40 @@ def _some(consumer: Consumer) -> list[Record]:
         if found:
             return found
     return []
+
+
+def test_what_a_late_producer_writes_behind_a_seal_is_skipped_and_counted() -> None:
+    stream = stream_of([0])
+    stream.split("s0")
+    parent = stream._parts.control.map.shards["s0"]
+    stream._append(parent, [(stream._next_seq, stream._encode("k", None, 0, 0, [], {"number": 1}))], 0)
+    stream._next_seq += 1
+    stream.put({"number": 2}, key="k")
+    with stream.consumer() as consumer:
+        assert take(consumer, 2) == [0, 2]
+        deadline = time.monotonic() + 10
+        while consumer.stats.voids < 1:
+            assert time.monotonic() < deadline
+            assert consumer.read(0.05) == []
+
+
+def test_a_message_with_other_records_than_its_stamp_promises_is_refused() -> None:
+    stream = stream_of([0])
+    stamped(stream, ENTRY + b"\x00\x00", count=2)
+    stream.put({"number": 1}, key="k")
+    with stream.consumer() as consumer:
+        assert take(consumer, 2) == [0, 1]
+    [letter] = stream.dead_letters
+    assert "promises 2 records, the aggregate has 1" in letter.text
+
+
+def test_a_repeat_is_dropped_by_the_next_member_also_after_a_split() -> None:
+    stream = stream_of([0])
+    with stream.consumer() as consumer:
+        take(consumer, 1)
+    stream.redeliver()
+    stream.split("s0")
+    stream.put({"number": 1}, key="k")
+    with stream.consumer() as consumer:
+        assert take(consumer, 1) == [1]
+        assert consumer.stats.repeats_dropped == 1
