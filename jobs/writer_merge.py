@@ -160,20 +160,20 @@ def _settled(old: Tree, new: Tree, at: str) -> Tree:
 
 
 def _unions(old: list[Tree], new: list[Tree], at: str) -> list[Tree]:
-    null = ["null"] if "null" in old or "null" in new else []
+    """Without null: everything in a reader's schema is nullable."""
     old, new = [b for b in old if b != "null"], [b for b in new if b != "null"]
     if len(old) == 1 and len(new) == 1:
-        return [*null, _settled(old[0], new[0], at)]
+        return [_settled(old[0], new[0], at)]
     if not old or not new:
-        return [*null, *old, *new]
+        return [*old, *new]
     if (len(old) == 1) != (len(new) == 1) or _is_number(old) or _is_number(new):
         if old == new:
-            return [*null, *old]
+            return old
         before, now = " or ".join(map(_a, old)), " or ".join(map(_a, new))
         raise SchemaError(f"{at} was {before} and is {now} now: a table's column cannot change so")
     later = {_identity(branch): branch for branch in new}
     kept = [_settled(branch, later.pop(_identity(branch), branch), at) for branch in old]
-    return [*null, *kept, *later.values()]
+    return [*kept, *later.values()]
 
 
 def _primitives(old: Tree, new: Tree, before: str, now: str, at: str) -> Tree:

@@ -59,8 +59,8 @@ def check_file(path: Path, level: Level = Level.BACKWARD_TRANSITIVE) -> Checked:
 def incompatibilities(new: ValueSchema, previous: Sequence[ValueSchema], level: Level) -> list[str]:
     """Why ``new`` may not follow ``previous`` (oldest first) in a stream; empty if it may.
 
-    The schema is looked at alone, for the shorter paths, and inside the aggregate, where it is a branch of a union and some
-    changes that pass alone (another name of the record) do not.
+    The schema is looked at alone, for the shorter paths, and then inside the aggregate, which is what messages are written
+    with and what the registry compares.
     """
     if reasons := check(_tree(new.text), [_tree(old.text) for old in previous], level):
         return reasons

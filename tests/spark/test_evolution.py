@@ -72,15 +72,16 @@ def reorder(tree: dict[str, Any]) -> None:
 
 
 # What is put between two looks at the table: each look costs the time of some micro-batches.
-PHASES = (range(1), range(1, 4), range(4, 8))
-STEPS = (add, remove, widen, rename, nested_add, enum_symbol, reorder)
+PHASES = (range(1), range(1, 3), range(3, 4))
+STEPS = ((add, remove), (widen, rename), (nested_add, enum_symbol, reorder))
 
 
 def versions() -> list[dict[str, Any]]:
     found = [FIRST]
-    for step in STEPS:
+    for steps in STEPS:
         found.append(copy.deepcopy(found[-1]))
-        step(found[-1])
+        for step in steps:
+            step(found[-1])
     return found
 
 
@@ -130,10 +131,10 @@ def config_of(shop: Any, number: int, tree: dict[str, Any]) -> Config:
 
 @contextlib.contextmanager
 def running(shop: Any) -> Iterator[Any]:
-    """Bronze and silver, going on until the end of the block."""
+    """Bronze, going on until the end of the block."""
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        query = pool.submit(run_tables, shop.spark, shop.config, ["bronze.orders", "silver.orders"], "100 ms", stop)
+        query = pool.submit(run_tables, shop.spark, shop.config, ["bronze.orders"], "100 ms", stop)
         try:
             yield query
         finally:
@@ -169,7 +170,7 @@ def test_tables_and_consumers_follow_a_schema_through_every_kind_of_change_in_on
                     producer.flush()
             count = len(put)
             wait_until(lambda: query.done() or len(rows(shop, "bronze.orders")) == count, f"bronze stands in {phase}")  # noqa: B023
-        wait_until(lambda: query.done() or len(rows(shop, "silver.orders")) == len(put), "silver stands")
+    shop.run("silver.orders")  # one run, over all that happened
     wanted = {item: expected(written) for item, written in put.items()}
     assert rows(shop, "bronze.orders") == wanted
     assert rows(shop, "silver.orders") == wanted
@@ -177,7 +178,7 @@ def test_tables_and_consumers_follow_a_schema_through_every_kind_of_change_in_on
     stored = {f.name: f.dataType.simpleString() for f in shop.read().schema.fields}
     assert (stored["number"], stored["ratio"], stored["place"]) == ("bigint", "double", "struct<x:int,y:int>")
     # From the rename on, every version's name is in the new column.
-    assert shop.read().where("name IS NULL AND item LIKE '%while-v7'").count() == 0
+    assert shop.read().where("name IS NULL AND item LIKE '%while-v3'").count() == 0
     _consumers_agree(shop, configs, put)
 
 

@@ -144,6 +144,7 @@ def test_a_name_that_is_used_again_is_a_column_of_its_own() -> None:
     versions = [record(("a", "int")), renamed("a", "b"), record(("b", "int"), ("a", "int"))]
     reader = read_all(*versions)
     assert sorted(fields(reader)) == ["a", "b"]
+    assert not any(one.get("aliases") for one in reader["fields"])  # Java's Avro would read a into b
     assert through(versions[2], reader, {"a": 1, "b": 2}) == {"a": 1, "b": 2}
 
 

@@ -55,7 +55,7 @@ def test_every_released_version_counts_and_not_the_newest_only(folder: Path) -> 
     assert "TYPE_MISMATCH" in problems(folder, text)[0]
 
 
-def test_a_rename_that_passes_alone_and_fails_inside_the_aggregate_is_refused(folder: Path) -> None:
+def test_another_name_of_the_record_needs_an_alias(folder: Path) -> None:
     assert "shop.Order" in problems(folder, schema(ITEM, name="Sale"))[0]
     assert problems(folder, schema(ITEM, name="Sale", aliases=["Order"])) == ()
 
