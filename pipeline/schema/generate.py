@@ -34,7 +34,7 @@ from pipeline.schema.field_defaults import default_value
 from pipeline.schema.interpret import interpret, pack_float, real_number, whole_number
 from pipeline.schema.logical import INT_RANGES, converter
 from pipeline.schema.models import plain
-from pipeline.schema.varint import INTS, LONGS, zigzag
+from pipeline.schema.varint import HIGH, INTS, LONGS, LOW, READY, zigzag
 
 
 class GiveUpError(Exception):
@@ -64,6 +64,8 @@ class Generator:
         self.names: dict[str, Any] = {
             "INT": INTS,
             "LONG": LONGS,
+            "LOW": LOW,
+            "HIGH": HIGH,
             "JOIN": b"".join,
             "NONE": b"",
             "ZERO": b"\x00",
@@ -141,8 +143,9 @@ class Generator:
                 low, high = INT_RANGES[avro.logical.name]
                 convert = self.constant(converter(avro))
                 check = f"({value} := {source}).__class__ is int and {low} <= {value} <= {high}"
-                return [f"({table}[{value}] if {check} else {table}[{convert}({value})])"]
-            return [f"({table}[{value}] if ({value} := {source}).__class__ is int else {table}[whole({value})])"]
+                return [f"({self.number(avro.name, value)} if {check} else {table}[{convert}({value})])"]
+            check = f"({value} := {source}).__class__ is int"
+            return [f"({self.number(avro.name, value)} if {check} else {table}[whole({value})])"]
         if avro.name in ("float", "double"):
             return [f"{avro.name.upper()}({value} if ({value} := {source}).__class__ is float else real({value}))"]
         if avro.logical is not None:
@@ -150,6 +153,14 @@ class Generator:
         if avro.name == "string":
             return [f"INT[len({value} := text({source}))]", value]
         return [f"INT[len({value} := {source})]", f"({value} if {value}.__class__ is bytes else give_up())"]
+
+    def number(self, name: str, value: str) -> str:
+        """The varint of an int. A long is often a time or an id, for which no table is ready."""
+        if name == "int":
+            return f"INT[{value}]"
+        zigzag_name = self.fresh("z")
+        large = f"LOW[({zigzag_name} := {value} << 1 ^ {value} >> 63) & 0x3FFF] + HIGH[{zigzag_name} >> 14]"
+        return f"(LONG[{value}] if {-READY} <= {value} < {READY} else {large})"
 
     def fixed(self, avro: Fixed, source: str) -> list[str]:
         value = self.fresh("v")

@@ -10,6 +10,7 @@ _ENDS = [bytes((n,)) if n < 0x80 else bytes((n & 0x7F | 0x80, n >> 7)) for n in 
 # Numbers kept ready: all that take one or two bytes (lengths, counts, small amounts). About 1 MB.
 _READY_MAX = 1 << 13
 _RELATIVE_MAX = 1 << 16
+_HIGH_MAX = 1 << 12
 
 
 def encode_long(number: int) -> bytes:
@@ -61,6 +62,27 @@ class _RelativeTable(_IntTable):
         return raw
 
 
+class _HighTable(dict[int, bytes]):
+    """What follows the first two bytes of a long varint. Times and counters share it for a while: those met are kept."""
+
+    def __missing__(self, number: int) -> bytes:
+        if not 0 < number < 1 << 50:
+            raise OverflowError("does not fit into 64 bits")
+        rest, out = number, bytearray()
+        while rest > 0x7F:
+            out.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        out.append(rest)
+        if len(self) >= _HIGH_MAX:
+            self.clear()
+        self[number] = raw = bytes(out)
+        return raw
+
+
+# The varint of a number outside [-READY, READY): LOW[z & 0x3FFF] + HIGH[z >> 14], where z is its zigzag.
+READY = _READY_MAX
+LOW = _GOES_ON
+HIGH: dict[int, bytes] = _HighTable()
 LONGS: dict[int, bytes] = _Table((n, encode_long(n)) for n in range(-_READY_MAX, _READY_MAX))
 INTS: dict[int, bytes] = _IntTable(LONGS)
 RELATIVE: dict[int, bytes] = _RelativeTable()

@@ -431,3 +431,20 @@ def test_a_datetime_says_its_time_zone_where_it_is_a_point_in_time_and_only_ther
             encode({"at": bad})
         assert caught.value.field == "at"
         assert "2020" not in str(caught.value)
+
+
+@pytest.mark.parametrize("around", [0, 1 << 6, 1 << 12, 1 << 13, 1 << 14, 1 << 20, 1 << 27, 1 << 41, 1 << 62, (1 << 63) - 3])
+def test_longs_around_every_change_of_method_are_fastavros_bytes(around: int) -> None:
+    schema = parse_schema({"type": "record", "name": "R", "fields": [{"name": "n", "type": "long"}]})
+    encode = compile_encoder(schema)
+    for number in {sign * (around + step) for sign in (1, -1) for step in range(-2, 3)}:
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, schema.parsed, {"n": number})
+        assert encode({"n": number}) == out.getvalue(), number
+
+
+@pytest.mark.parametrize("number", [1 << 63, -(1 << 63) - 1, 1 << 64, -(1 << 64), -(1 << 64) - 1, 3 << 90, -(1 << 126), 1 << 300])
+def test_a_long_outside_64_bits_is_refused(number: int) -> None:
+    schema = parse_schema({"type": "record", "name": "R", "fields": [{"name": "n", "type": "long"}]})
+    with pytest.raises(SchemaMismatchError, match="64"):
+        compile_encoder(schema)({"n": number})
