@@ -25,6 +25,7 @@ from pipeline.consume.asynchronous import iterate, run_async
 from pipeline.consume.burying import Burying
 from pipeline.consume.counters import Counters, ReaderStats
 from pipeline.consume.gating import CONTINUE, EARLIEST, STOP
+from pipeline.consume.iterating import batches, chunks, records
 from pipeline.consume.parts import BrokerParts, Parts
 from pipeline.consume.pool import Handler, OnFailure, Policy, Pool
 from pipeline.consume.reading import Reading
@@ -115,49 +116,12 @@ class Consumer:
     def __iter__(self) -> Iterator[Record]:
         """Records one by one, for ever (until ``stop``). A record counts as handled when the next one is asked for; one
         whose handling raised, or left the loop, does not, and comes again."""
-        self._let_go()
-        monotonic = time.monotonic
-        while not self._stop.is_set():
-            item = self._next(1.0)
-            if item is None:
-                continue
-            handled = 0
-            records = item.unpacked.records
-            try:
-                for handled, record in enumerate(records):
-                    if monotonic() >= self._commit_at:
-                        self._reading.done(item, handled)
-                        self._maybe_commit()
-                    if self._stop.is_set():
-                        break
-                    yield record
-                else:
-                    handled = len(records)
-            finally:
-                self._reading.done(item, handled)
-                if handled < len(records):
-                    self._reading.put_back(item.track)
+        return records(self)
 
     def chunks(self, records_max: int | None = None) -> Iterator[list[Record]]:
         """Lists of records: of one aggregate each, cut to ``records_max``. A chunk counts as handled when the next one is
         asked for; one whose handling raised, or left the loop, comes again whole."""
-        self._let_go()
-        while not self._stop.is_set():
-            item = self._next(1.0)
-            if item is None:
-                continue
-            records = item.unpacked.records
-            step = records_max or len(records)
-            try:
-                for at in range(0, len(records), step):
-                    yield records[at : at + step]
-                    self._reading.done(item, min(at + step, len(records)))
-                    self._maybe_commit()
-                    if self._stop.is_set():
-                        break
-            finally:
-                if not item.finished:
-                    self._reading.put_back(item.track)
+        return chunks(self, records_max)
 
     def arrow(self) -> Iterator[pa.RecordBatch]:
         """pyarrow record batches, one per aggregate: the value's columns, then ``_meta`` as in bronze tables. Decoded by column
@@ -165,22 +129,7 @@ class Consumer:
 
         Raises SchemaError where the stream's schema has types that no column can hold (unions of several types).
         """
-        self._let_go()
-        self._arrow.check()
-        self._unpacker.with_values = False
-        try:
-            while not self._stop.is_set():
-                item = self._next(1.0)
-                if item is None:
-                    continue
-                try:
-                    yield self._arrow.batch(item.unpacked)
-                    self._reading.done(item, item.total)
-                finally:
-                    if not item.finished:
-                        self._reading.put_back(item.track)
-        finally:
-            self._unpacker.with_values = True
+        return batches(self)
 
     def run(
         self,
