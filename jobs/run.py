@@ -17,6 +17,7 @@ from jobs.arguments import run_all, select
 from jobs.bronze import BronzeJob
 from jobs.commits import read_checksum
 from jobs.gold import GoldJob
+from jobs.lineage import traced
 from jobs.listening import listening, note_commit
 from jobs.mode import Mode, parse_mode
 from jobs.progress import OnProgress, TableProgress
@@ -59,7 +60,7 @@ def run_tables(
             on_progress(progress)
 
     try:
-        with listening(spark):
+        with traced(config, chosen), listening(spark):
             if parsed.is_bounded:
                 for name in chosen:
                     if stop.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,9 @@ def value(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
-def test_a_driver_tells_what_its_tables_hold_and_how_its_micro_batches_went(lake: Callable[..., Any]) -> None:
+def test_a_driver_tells_what_its_tables_hold_and_how_its_micro_batches_went(
+    stack: Any, lake: Callable[..., Any]
+) -> None:
     bronze, silver = {"table": "bronze.orders"}, {"table": "silver.orders"}
     counted = ("headrace_table_input_rows_total", "headrace_table_micro_batches_total")
     before = {name: value(name, **bronze) for name in counted}
@@ -31,3 +34,5 @@ def test_a_driver_tells_what_its_tables_hold_and_how_its_micro_batches_went(lake
     assert value("headrace_table_micro_batches_total", **bronze) > before["headrace_table_micro_batches_total"]
     assert value("headrace_table_input_rows_total", **bronze) == before["headrace_table_input_rows_total"] + 2
     assert value("headrace_table_committed_timestamp_seconds", **silver) > 0
+    told = [json.loads(line) for line in (stack.home / "lineage.jsonl").read_text().splitlines()]
+    assert {one["eventType"] for one in told if one["job"]["name"] == "silver.orders"} >= {"START", "COMPLETE"}
