@@ -1,4 +1,4 @@
-"""What each dashboard shows: titles, meanings, units and expressions. How it becomes JSON is build.py's.
+"""What each dashboard shows: titles, meanings, units and expressions. How it becomes JSON is make.py's.
 
 In expressions @S, @G and @T stand for the label matchers of stream; stream and group; table, and @A for those of every series.
 Each ends in the job and instance variables.

@@ -1,4 +1,4 @@
-"""Grafana's dashboards as code: `python docker/grafana/build.py` writes docker/grafana/dashboards/*.json, to be provisioned.
+"""Grafana's dashboards as code: `python docker/grafana/make.py` writes docker/grafana/dashboards/*.json, to be provisioned.
 
 A test checks that the committed files are what this gives, and holds them to the rules of Grafana's dashboard linter.
 """
@@ -6,7 +6,6 @@ A test checks that the committed files are what this gives, and holds them to th
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,10 @@ from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat,
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
+from panels import CONSUMERS, OVERVIEW, PRODUCERS, Board, Panel
+from panels_more import BROKER, REGISTRY, SHARDS, TABLES
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-from panels import CONSUMERS, OVERVIEW, PRODUCERS, Board, Panel  # noqa: E402
-from panels_more import BROKER, REGISTRY, SHARDS, TABLES  # noqa: E402
-
 BOARDS = (OVERVIEW, PRODUCERS, CONSUMERS, SHARDS, TABLES, REGISTRY, BROKER)
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 ALL = 'job=~"$job", instance=~"$instance"'
