@@ -20,6 +20,7 @@ from jobs.schemas import BadId, Writer
 from jobs.survey import GLUE_ID, Fate, Plan
 from jobs.tables import DELETED, META, REJECTED, RESERVED
 from pipeline.errors import SchemaError
+from pipeline.model.keys import HASH_HEADER
 from pipeline.model.shards import ShardMap
 from pipeline.model.stamp import END_HEADER, STAMP_HEADER
 from pipeline.schema.envelope import envelope_tree
@@ -295,7 +296,9 @@ def _generation(shard_map: ShardMap) -> Column:
 def _is_repeat() -> Column:
     """Of a partly repeated aggregate: the record's sequence is at or below the mark of its hash range."""
     salted = F.concat("entry.key", F.lit("#"), F.col("entry.salt"))
-    hash_key = F.xxhash64(F.when(F.col("entry.salt") != 0, salted).otherwise(F.col("entry.key"))).bitwiseXOR(F.lit(_HASH_FLIP))
+    given = F.get(F.filter("entry.headers", lambda header: header["key"] == HASH_HEADER), F.lit(0))["value"]
+    own = F.xxhash64(F.when(F.col("entry.salt") != 0, salted).otherwise(F.col("entry.key")))
+    hash_key = F.coalesce(F.conv(F.hex(given), 16, -10).cast("long"), own).bitwiseXOR(F.lit(_HASH_FLIP))
     seq = F.col("first_seq") + F.col("entry.seq")
     inside = F.exists("marks", lambda m: (hash_key >= m["low"]) & (hash_key <= m["high"]) & (seq <= m["seq"]))
     return F.coalesce(F.col("entry").isNotNull() & inside, F.lit(False))

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pipeline.consume.assignment import shard_at
 from pipeline.consume.parts import Parts
 from pipeline.consume.tracks import Track
-from pipeline.consume.unpack import Kind, Unpacked, Unpacker
+from pipeline.consume.unpack import Kind, Unpacked, Unpacker, hash_of
 from pipeline.model.dedup import IdWindow, Sight
-from pipeline.model.keys import hash_key, salted_key
 from pipeline.model.repeats import Marks
 from pipeline.model.shards import Place, Shard, ShardMap
 
@@ -89,6 +88,6 @@ class Windows:
             columns = unpacked.columns
             if unpacked.kind is not Kind.RECORDS or columns is None or not any(columns.ids):
                 continue
-            for index, (key, salt, one) in enumerate(zip(columns.keys, columns.salts, columns.ids, strict=True)):
-                if one is not None and shard.low <= hash_key(salted_key(key, salt)) < shard.high:
+            for index, one in enumerate(columns.ids):
+                if one is not None and shard.low <= hash_of(columns, index) < shard.high:
                     window.is_new(one, Sight(fetched.timestamp_ms, place, fetched.offset, index))

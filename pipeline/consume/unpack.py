@@ -19,7 +19,7 @@ from pipeline.consume.parts import Schemas
 from pipeline.consume.redriven import first_lives
 from pipeline.errors import DecodeError, SchemaError
 from pipeline.kafka.group_reader import Fetched
-from pipeline.model.keys import hash_key, salted_key
+from pipeline.model.keys import record_hash
 from pipeline.model.record import Origin, Record
 from pipeline.model.repeats import Marks, Verdict, is_repeat
 from pipeline.model.shards import Shard, ShardMap
@@ -84,6 +84,12 @@ class Unpacked:
         self.kept = [one for one in self.kept if one not in out]
 
 
+def hash_of(columns: Columns, index: int) -> int:
+    """The hash key that a record of an aggregate was routed by."""
+    headers = None if columns.headers is None else columns.headers[index]
+    return record_hash(columns.keys[index], columns.salts[index], headers)
+
+
 class Unpacker:
     """Owned by one reader. ``find_shard`` gives the map that knows a shard id, after reading on in the control log. Not
     ``patient``: raises at once where the registry is slow, too.
@@ -130,12 +136,8 @@ class Unpacker:
             return Unpacked(Kind.BAD, fetched, error=error)
         kept: Sequence[int] = range(len(columns))
         if verdict is Verdict.PARTLY:
-            first, places = stamp.first_seq, zip(columns.keys, columns.salts, columns.seqs, strict=True)
-            kept = [
-                index
-                for index, (key, salt, seq) in enumerate(places)
-                if not is_repeat(ranges, hash_key(salted_key(key, salt)), first + seq)
-            ]
+            first = stamp.first_seq
+            kept = [i for i, seq in enumerate(columns.seqs) if not is_repeat(ranges, hash_of(columns, i), first + seq)]
         return Unpacked(Kind.RECORDS, fetched, shard, stamp, origin, columns, kept, len(columns) - len(kept))
 
     def _claimed(self, fetched: Fetched) -> Fetched:

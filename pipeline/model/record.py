@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipeline.model.keys import HASH_HEADER
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -88,7 +90,7 @@ class Record:
     @property
     def headers(self) -> list[tuple[str, bytes | None]]:
         headers = self._origin.headers
-        return [] if headers is None else headers[self.index]
+        return [] if headers is None else [header for header in headers[self.index] if header[0] != HASH_HEADER]
 
     @property
     def produced_at_ms(self) -> int:

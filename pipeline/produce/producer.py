@@ -31,7 +31,7 @@ from pipeline.errors import (
 )
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
-from pipeline.model.keys import HASH_SPACE
+from pipeline.model.keys import HASH_SPACE, with_hash
 from pipeline.model.keys import hash_key as hash_key_of
 from pipeline.model.record import Receipt
 from pipeline.model.salting import salt_of
@@ -138,6 +138,8 @@ class Producer:
         Raises SchemaMismatchError, RecordTooLargeError, BufferFullError, ClosedError, or what stopped the producer; the
         record was not taken then, and nothing else is affected.
         """
+        if hash_key is not None:
+            headers = with_hash(headers, check_hash_key(hash_key))
         body = self._encode(key, id, 0, time_ns() // 1_000_000, headers, value)
         state = self._state
         with self._lock:
@@ -311,8 +313,6 @@ class Producer:
         self, key: str, id: str | None, hashed: int | None, body: bytes, position: int | None, timeout_s: float
     ) -> PendingReceipt:
         """``put`` with every check and every rare case."""
-        if hashed is not None:
-            check_hash_key(hashed)
         state = self._state
         self._check_position(position)
         state.locked_wait_for_room(len(body) + RECORD_OVERHEAD_BYTES, 1, timeout_s)
@@ -333,7 +333,7 @@ class Producer:
         claims = self.stream.claims
         if claims is None or len(body) > claims.bytes_max:
             raise RecordTooLargeError(len(body), self._record_bytes_max if claims is None else claims.bytes_max)
-        hashed = hash_key_of(key) if hashed is None else check_hash_key(hashed)
+        hashed = hash_key_of(key) if hashed is None else hashed
         stub = self._encode(key, id, 0, 0, None, None)
         state = self._state
         with state.lock:

@@ -18,6 +18,7 @@ from confluent_kafka import TopicPartition
 from pipeline import Consumer, Producer, reshard
 from pipeline.errors import ConfigError, TrimmedError, UnknownStreamError
 from pipeline.kafka.topics import Topics
+from pipeline.model.keys import HASH_SPACE
 from pipeline.model.record import Record
 from pipeline.reshard.control_log import ControlLog
 
@@ -31,16 +32,20 @@ def put_orders(config: Any, stream: str, numbers: range, key: str = "lamp", **op
         producer.flush(30)
 
 
-def read_numbers(consumer: Consumer, count: int, timeout_s: float = 30.0) -> list[int]:
+def read_records(consumer: Consumer, count: int, timeout_s: float = 30.0) -> list[Record]:
     """Read until ``count`` records came, then commit."""
-    out: list[int] = []
+    out: list[Record] = []
     deadline = time.monotonic() + timeout_s
     while len(out) < count:
         assert time.monotonic() < deadline, f"{len(out)} of {count} records came"
-        out.extend(record.value["number"] for record in consumer.read(0.5))
+        out.extend(consumer.read(0.5))
     consumer.read(0.0)
     consumer.commit()
     return out
+
+
+def read_numbers(consumer: Consumer, count: int, timeout_s: float = 30.0) -> list[int]:
+    return [record.value["number"] for record in read_records(consumer, count, timeout_s)]
 
 
 def dead_letters(config: Any, topic: str, count: int) -> list[tuple[dict[str, Any], Any]]:
@@ -191,6 +196,29 @@ def test_repeats_of_a_replaying_producer_are_dropped_also_by_the_next_member(ord
     with Consumer(stream, group="g", config=config) as consumer:
         assert sorted(read_numbers(consumer, 30)) == list(range(60, 90))
         assert consumer.stats.repeats_dropped == 30
+
+
+def test_a_record_with_a_hash_key_of_its_own_is_judged_by_that_one_when_its_aggregate_is_partly_a_repeat(
+    order_config: Make,
+) -> None:
+    config, stream = order_config(shards=2)
+    low, high = ("k0", 0), ("k0", HASH_SPACE - 1)  # the key's own hash is in one half: one of the two is elsewhere
+
+    def load(*positions: tuple[int, tuple[str, int]]) -> None:
+        with Producer(stream, config=config, name="loader") as producer:
+            for n, (key, hashed) in positions:
+                value = {"item": "x", "number": n, "note": None}
+                producer.put(value, key=key, position=n, hash_key=hashed, headers=[("mine", b"1")])
+            producer.flush(30)
+
+    load((1, low), (5, high))
+    reshard.merge(stream, "s0", "s1", config=config)
+    load((1, low), (3, low), (5, high), (6, high))  # one aggregate now: 3 is new in the lower half
+    with Consumer(stream, group="g", config=config) as consumer:
+        records = read_records(consumer, 4)
+        assert sorted(record.value["number"] for record in records) == [1, 3, 5, 6]
+        assert {tuple(record.headers) for record in records} == {(("mine", b"1"),)}
+        assert consumer.stats.repeats_dropped == 2
 
 
 def test_two_members_share_the_shards_and_each_record_is_handled_once(order_config: Make) -> None:

@@ -17,8 +17,9 @@ from pyspark.sql import functions as F
 
 from jobs.bronze import BronzeJob
 from jobs.supervise import Reaction, reaction
+from pipeline import Producer
 from pipeline.errors import HeadraceError, InvariantError
-from pipeline.model.keys import hash_key
+from pipeline.model.keys import HASH_SPACE, hash_key
 from pipeline.reshard import merge, split
 from pipeline.schema.encode import compile_encoder
 from pipeline.schema.value_schema import parse_schema
@@ -164,6 +165,23 @@ def test_a_laggard_is_not_taken_for_a_repeat_when_shards_were_merged(lake: MakeL
     shop.run()
     assert shop.numbers() == [1, 3, 5, 6]
     assert shop.totals()["repeats"] == 2
+
+
+def test_a_record_with_a_hash_key_of_its_own_is_judged_by_that_one_when_its_aggregate_is_partly_a_repeat(lake: MakeLake) -> None:
+    shop = lake(shards=2)
+
+    def load(*positions: tuple[int, int]) -> None:
+        with Producer(shop.stream, config=shop.config, name="loader") as producer:
+            for n, hashed in positions:
+                producer.put(order(n, "k0"), "k0", position=n, hash_key=hashed)
+            producer.flush(30)
+
+    low, high = 0, HASH_SPACE - 1  # the key's own hash is in one half: one of the two is elsewhere
+    load((1, low), (5, high))
+    merge(shop.stream, "s0", "s1", config=shop.config)
+    load((1, low), (3, low), (5, high), (6, high))
+    shop.run()
+    assert shop.numbers() == [1, 3, 5, 6]
 
 
 def test_bad_messages_are_kept_raw_with_a_reason_beside_the_good_rows(lake: MakeLake) -> None:
