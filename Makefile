@@ -28,7 +28,7 @@ demo: install ## the main job on real data, from nothing to proof
 
 test: install tools check unit property broker spark chaos ## check, then run all tests
 
-tools: ## what the tests need besides Python: Prometheus, Alertmanager, Go (Debian's packages)
+tools: ## what the tests need besides Python: Prometheus, Alertmanager, Go (installed where missing)
 	@bash tests/tools.sh
 
 check: install schemas-check ## ruff, mypy, import-linter, schemas

@@ -31,6 +31,12 @@ class Aggregation(_Strict):
     linger_ms: int = Field(100, ge=0, le=600_000, description="how long the first record of an aggregate waits for others")
 
 
+RELAXED = (
+    "relaxed: no barrier. Records that reach a shard after its seal, before this producer hears of the reshard (a second at "
+    "most), are acknowledged and then lost: they are not in the stream. See docs/ordering.md"
+)
+
+
 class ProducerSettings(_Strict):
     """Bounds of a producer."""
 
@@ -44,7 +50,7 @@ class ProducerSettings(_Strict):
     shard_records_per_s: int | None = Field(None, ge=1)
     in_flight_max: int = Field(64, ge=1, le=10_000, description="aggregates under way per shard")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
-    acks: Literal["strict", "relaxed"] = Field("strict", description="relaxed: no barrier, see docs/ordering.md")
+    acks: Literal["strict", "relaxed"] = Field("strict", description=RELAXED)
 
 
 class Claims(_Strict):
