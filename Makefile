@@ -26,7 +26,9 @@ $(STAMP): requirements/all.lock requirements/build.lock pyproject.toml pipeline/
 demo: install ## the main job on real data, from nothing to proof
 	$(BIN)/headrace demo
 
-test: install tools check unit property broker spark chaos ## check, then run all tests
+test: install tools check unit property ## check, then run all tests
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target broker spark
+	$(MAKE) --no-print-directory chaos CHAOS="$(PARALLEL)"
 
 tools: ## what the tests need besides Python: Prometheus, Alertmanager, Go (installed where missing)
 	@bash tests/tools.sh
@@ -52,7 +54,7 @@ spark: install ## tests on Spark and Delta
 	$(PYTEST) $(PARALLEL) tests/spark
 
 chaos: install ## tests with kills and crashes; SEED=… MINUTES=… for a longer run
-	$(if $(SEED),HEADRACE_CHAOS_SEED=$(SEED)) $(if $(MINUTES),HEADRACE_CHAOS_SECONDS=$$(( $(MINUTES) * 60 ))) $(PYTEST) tests/chaos -s
+	$(if $(SEED),HEADRACE_CHAOS_SEED=$(SEED)) $(if $(MINUTES),HEADRACE_CHAOS_SECONDS=$$(( $(MINUTES) * 60 ))) $(PYTEST) tests/chaos $(or $(CHAOS),-s)
 
 .venv-peers/.installed: requirements/peers.lock
 	$(PYTHON) -m venv .venv-peers
