@@ -13,7 +13,7 @@ import pytest
 from pipeline.local.stack import down, up
 
 # Dozens of brokers and Sparks live for seconds here: half of their processor time would go into the JVM's second compiler.
-os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,38 +1,46 @@
-"""A resharder process of the chaos test: one random split or merge.
+"""A resharder process of the chaos test: a random split or merge every second, until it is killed.
 
-    reshard.py CONFIG STREAM SEED
+    reshard.py CONFIG STREAM NAME FOLDER
 """
 
 from __future__ import annotations
 
 import random
+import signal
 import sys
+import threading
 
-from pipeline import load_config, reshard
+from pipeline import load_config
 from pipeline.errors import HeadraceError
 from pipeline.model.shards import ShardState
-from pipeline.reshard.control_log import ControlLog
+from pipeline.reshard import Resharded, Resharder
+
+PAUSE_S = 1.0
 
 
-def main(config_path: str, stream: str, seed: str) -> int:
+def main(config_path: str, stream: str, name: str, folder: str) -> None:
     config = load_config(config_path)
-    choose = random.Random(int(seed))
-    try:
-        with ControlLog(config.connection, config.stream(stream)) as control:
-            leaves = control.map.leaves
-        open_leaves = [leaf for leaf in leaves if leaf.state is ShardState.OPEN]
-        if len(leaves) > 6 or (len(leaves) > 2 and choose.random() < 0.5):
-            first = choose.randrange(len(leaves) - 1)
-            done = reshard.merge(stream, leaves[first].id, leaves[first + 1].id, config=config)
-        else:
-            shard = choose.choice(open_leaves or list(leaves))
-            done = reshard.split(stream, shard.id, at=choose.randrange(shard.low + 1, shard.high), config=config)
-    except HeadraceError as error:
-        print(f"reshard: {error}", file=sys.stderr, flush=True)
-        return 1
-    print(f"reshard: {done.parents} -> {done.children}", flush=True)
-    return 0
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    while not stopping.wait(PAUSE_S):
+        try:
+            with Resharder(config.connection, config.stream(stream)) as resharder:
+                while not stopping.wait(PAUSE_S):
+                    done = something(resharder)
+                    print(f"{name}: {done.parents} -> {done.children}", flush=True)
+        except HeadraceError as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+
+
+def something(resharder: Resharder) -> Resharded:
+    leaves = resharder.map.leaves
+    open_leaves = [leaf for leaf in leaves if leaf.state is ShardState.OPEN]
+    if len(leaves) > 6 or (len(leaves) > 2 and random.random() < 0.5):
+        first = random.randrange(len(leaves) - 1)
+        return resharder.merge(leaves[first].id, leaves[first + 1].id)
+    shard = random.choice(open_leaves or list(leaves))
+    return resharder.split(shard.id, random.randrange(shard.low + 1, shard.high))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])
