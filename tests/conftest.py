@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.local.stack import down, up
-
-# Dozens of brokers and Sparks live for seconds here: half of their processor time would go into the JVM's second compiler.
-os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @dataclass(frozen=True, slots=True)

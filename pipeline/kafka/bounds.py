@@ -29,4 +29,7 @@ def partition_bounds(consumer: Consumer, place: Place, bootstrap: str, timeout_s
             if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
                 raise translate(error, f"read the bounds of {place[0]}[{place[1]}]", bootstrap) from error
         time.sleep(0.05)
-        consumer.list_topics(place[0], timeout=timeout_s)
+        try:
+            consumer.list_topics(place[0], timeout=timeout_s)
+        except KafkaException as error:
+            raise translate(error, f"read the bounds of {place[0]}[{place[1]}]", bootstrap) from error

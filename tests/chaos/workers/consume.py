@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -41,4 +42,5 @@ def main(config_path: str, stream: str, name: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)  # where it hangs, for whoever asks
     main(*sys.argv[1:])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import random
 import signal
 import sys
@@ -43,4 +44,5 @@ def something(resharder: Resharder) -> Resharded:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)  # where it hangs, for whoever asks
     main(*sys.argv[1:])
