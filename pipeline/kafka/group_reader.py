@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,6 @@ from pipeline.kafka.bounds import partition_bounds
 from pipeline.kafka.settings import group_settings
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
-
-COORDINATOR_TIMEOUT_S = 2.0
-JOIN_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,6 @@ class GroupReader:
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._raised: BaseException | None = None
-        self._commit_not_before = 0.0
 
     def subscribe(self, topics: Iterable[str]) -> None:
         self._consumer.subscribe(
@@ -133,20 +128,11 @@ class GroupReader:
 
     def commit(self, positions: dict[Place, Committed]) -> None:
         """Commit and wait for the answer. Raises BrokerUnavailableError where it did not succeed: nothing is lost, records
-        since the last commit come again.
-
-        librdkafka keeps a commit that finds no coordinator for 45 s, and joins no group again while it keeps one: a member
-        given up while the broker was silent would commit and wait for ever. So the coordinator is asked for first, and a
-        commit that failed all the same is not tried again before the client had time to join.
-        """
-        if time.monotonic() < self._commit_not_before:
-            raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: the group is joined again first")
+        since the last commit come again."""
         offsets = [TopicPartition(*place, position.offset, position.note) for place, position in positions.items()]
         try:
-            self._consumer.committed(offsets[:1], timeout=COORDINATOR_TIMEOUT_S)
             answered = self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            self._commit_not_before = time.monotonic() + JOIN_AGAIN_S
             raise translate(error, "commit", self._bootstrap) from error
         for tp in answered or ():
             if tp.error is not None:
