@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.kafka.settings import log
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
 
+LEAVING_S = 15.0  # longer than a group's session: a member whose leave was lost is given up by then
 _HAS_MEMBERS = {KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP, KafkaError.ILLEGAL_GENERATION}
 _HAS_MEMBERS |= {KafkaError.GROUP_SUBSCRIBED_TO_TOPIC, KafkaError.STALE_MEMBER_EPOCH}
 
@@ -49,7 +51,18 @@ class Groups:
         return {(tp.topic, tp.partition): tp.offset for tp in answer.topic_partitions if tp.offset >= 0}
 
     def set_positions(self, group: str, positions: Mapping[Place, int]) -> None:
-        """Set the next offsets of a group without members. Raises StopError where it has some."""
+        """Set the next offsets of a group without members. Raises StopError where it has some: one that left a moment ago may
+        still count, so it is asked for again for ``LEAVING_S``."""
+        deadline = time.monotonic() + LEAVING_S
+        while True:
+            try:
+                return self._set_positions(group, positions)
+            except StopError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
+
+    def _set_positions(self, group: str, positions: Mapping[Place, int]) -> None:
         offsets = [TopicPartition(*place, offset) for place, offset in positions.items()]
         request = [ConsumerGroupTopicPartitions(group, offsets)]
         doing = f"set the positions of group {group}"
