@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +13,11 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError, HeadraceError, TrimmedError
 from pipeline.kafka.bounds import partition_bounds
-from pipeline.kafka.settings import group_settings
+from pipeline.kafka.settings import group_settings, log
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
+
+COORDINATOR_WAIT_S, COMMIT_WAIT_S, JOIN_S, CLOSE_WAIT_S = 2.0, 5.0, 2.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,10 @@ class GroupReader:
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._raised: BaseException | None = None
+        self._in_callback = False
+        self._join_until = 0.0
+        self._commit_under_way = threading.Thread()
+        self._commit_under_way.start()  # an empty one: there is always one to ask
 
     def subscribe(self, topics: Iterable[str]) -> None:
         self._consumer.subscribe(
@@ -127,16 +135,45 @@ class GroupReader:
         return {(tp.topic, tp.partition): Committed(tp.offset, tp.metadata or "") for tp in found if tp.offset >= 0}
 
     def commit(self, positions: dict[Place, Committed]) -> None:
-        """Commit and wait for the answer. Raises BrokerUnavailableError where it did not succeed: nothing is lost, records
-        since the last commit come again."""
+        """Commit and wait for the answer, ``COMMIT_WAIT_S`` at most. Raises BrokerUnavailableError where it did not succeed:
+        nothing is lost, records since the last commit come again.
+
+        librdkafka tries a commit of a member that was given up again and again until the member has joined anew, for which
+        ``poll`` has to be called; and one that finds no coordinator it keeps for 45 s, and joins nothing meanwhile. So the
+        answer is waited for on a thread, the coordinator is asked for first, and after a failure there is time to join.
+        """
         offsets = [TopicPartition(*place, position.offset, position.note) for place, position in positions.items()]
-        try:
-            answered = self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            raise translate(error, "commit", self._bootstrap) from error
-        for tp in answered or ():
+        if self._commit_under_way.is_alive():
+            raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: an earlier commit is not answered yet")
+        if not self._in_callback:  # there, nothing but the commit itself is answered
+            self._wait_to_join()
+            try:
+                self._consumer.committed(offsets[:1], timeout=COORDINATOR_WAIT_S)
+            except KafkaException as error:
+                raise translate(error, "commit", self._bootstrap) from error
+        answer: list[list[TopicPartition] | KafkaException] = []
+        self._commit_under_way = threading.Thread(target=self._commit, args=(offsets, answer), daemon=True)
+        self._commit_under_way.start()
+        self._commit_under_way.join(COMMIT_WAIT_S)
+        if not answer:
+            raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: no answer within {COMMIT_WAIT_S:g} s")
+        answered = answer[0]
+        if isinstance(answered, KafkaException):
+            raise translate(answered, "commit", self._bootstrap) from answered
+        for tp in answered:
             if tp.error is not None:
                 raise translate(tp.error, f"commit {tp.topic}[{tp.partition}]", self._bootstrap)
+
+    def _commit(self, offsets: list[TopicPartition], answer: list[list[TopicPartition] | KafkaException]) -> None:
+        try:
+            answer.append(self._consumer.commit(offsets=offsets, asynchronous=False) or [])
+        except KafkaException as error:
+            self._join_until = time.monotonic() + JOIN_S
+            answer.append(error)
+
+    def _wait_to_join(self) -> None:
+        if time.monotonic() < self._join_until:
+            raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: the group is joined again first")
 
     def bounds(self, place: Place, timeout_s: float = 10.0) -> tuple[int, int]:
         """(first offset kept, end offset) of a partition, asked now."""
@@ -158,6 +195,12 @@ class GroupReader:
 
     def close(self) -> None:
         """Leave the group; partitions are revoked, which commits them."""
+        deadline = time.monotonic() + CLOSE_WAIT_S
+        while self._commit_under_way.is_alive() and time.monotonic() < deadline:
+            self._consumer.poll(0.1)  # it may wait for the group to be joined anew
+        if self._commit_under_way.is_alive():
+            log.warning("a commit is not answered: this member is left to its session's end")
+            return  # closing the client below the call is not safe
         self._consumer.close()
 
     def _assigned(self, _: Any, partitions: list[TopicPartition]) -> None:
@@ -170,11 +213,13 @@ class GroupReader:
             self._raised = error
 
     def _revoked(self, _: Any, partitions: list[TopicPartition], lost: bool = False) -> None:
+        self._in_callback = True
         try:
             self._on_revoked([(tp.topic, tp.partition) for tp in partitions], lost)
         except HeadraceError as error:
             self._raised = error
         finally:
+            self._in_callback = False
             if partitions and not lost:
                 self._consumer.incremental_unassign(partitions)
 
