@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL ?= -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test tools check schemas-check unit property broker spark frozen chaos bench clean compose-up compose-demo compose-down
+.PHONY: help install demo test tools check schemas-check unit property broker spark chaos bench clean compose-up compose-demo compose-down
 
 help: ## print the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ $(STAMP): requirements/all.lock requirements/build.lock pyproject.toml pipeline/
 demo: install ## the main job on real data, from nothing to proof
 	$(BIN)/headrace demo
 
-test: install tools check unit property broker spark frozen ## check, then run all tests but `make chaos`
+test: install tools check unit property broker spark chaos ## check, then run all tests
 
 tools: ## what the tests need besides Python: Prometheus, Alertmanager, Go (installed where missing)
 	@bash tests/tools.sh
@@ -51,11 +51,8 @@ broker: install ## tests on a real broker and registry
 spark: install ## tests on Spark and Delta
 	$(PYTEST) $(PARALLEL) tests/spark
 
-frozen: install ## three brokers, their leaders frozen during reshards
-	$(PYTEST) tests/chaos/test_three_brokers.py tests/chaos/test_checker.py
-
-chaos: install ## tests with kills and crashes; SEED=… MINUTES=… for a longer run, BROKER=1 for blows at it too
-	$(if $(SEED),HEADRACE_CHAOS_SEED=$(SEED)) $(if $(BROKER),HEADRACE_CHAOS_BROKER=1) $(if $(MINUTES),HEADRACE_CHAOS_SECONDS=$$(( $(MINUTES) * 60 ))) $(PYTEST) tests/chaos -s
+chaos: install ## tests with kills and crashes; SEED=… MINUTES=… for a longer run
+	$(if $(SEED),HEADRACE_CHAOS_SEED=$(SEED)) $(if $(MINUTES),HEADRACE_CHAOS_SECONDS=$$(( $(MINUTES) * 60 ))) $(PYTEST) tests/chaos -s
 
 .venv-peers/.installed: requirements/peers.lock
 	$(PYTHON) -m venv .venv-peers

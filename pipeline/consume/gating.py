@@ -25,6 +25,7 @@ EARLIEST, LATEST = "earliest", "latest"
 GATE_CHECK_S = 0.2
 ASSIGNED_S = 0.02  # how soon a new assignment is looked at: poll does not return for it
 START_AGAIN_S = 0.02
+FAILED_LOOK_S = 1.0
 STOP, CONTINUE = "stop", "continue"
 
 
@@ -78,11 +79,9 @@ class Gating:
     def start(self) -> list[Track]:
         """The partitions that may be read by now, started. They are paused until then, and polled on: the group sees a live
         member."""
-        now = time.monotonic()
-        if not self._waiting or now < self._look_at:
+        if not self._waiting or time.monotonic() < self._look_at:
             return []
         self._looks_soon = False
-        self._look_at = now + GATE_CHECK_S
         try:
             shard_map = self._control.barrier()
             self._resolve_start(shard_map)
@@ -94,7 +93,10 @@ class Gating:
                     self._windows.fill(shard_map, track)
         except RetryableError as error:
             log.warning("the gate waits: %s", error)
+            self._look_at = time.monotonic() + FAILED_LOOK_S
             return []
+        # Counted from here on: a look may take its time, and what is open already is read between two of them.
+        self._look_at = time.monotonic() + GATE_CHECK_S
         started: list[Track] = []
         for place, track in tracks.items():
             if self._reader.start(place, track.position.offset):
@@ -102,7 +104,7 @@ class Gating:
                 started.append(track)
             else:  # the client has not taken it up yet
                 self._commits.forget(place)
-                self._look_at = now + START_AGAIN_S
+                self._look_at = time.monotonic() + START_AGAIN_S
                 self._looks_soon = True
         return started
 

@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError, HeadraceError, TrimmedError
 from pipeline.kafka.bounds import partition_bounds
-from pipeline.kafka.settings import group_settings, log
+from pipeline.kafka.settings import group_settings, log, reader_settings
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
 
@@ -74,6 +74,8 @@ class GroupReader:
         self._consumer = Consumer(group_settings(connection, group, protocol))
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
+        self._asker: Consumer | None = None
+        self._asker_settings = reader_settings(connection)
         self._raised: BaseException | None = None
         self._in_callback = False
         self._join_until = 0.0
@@ -150,6 +152,7 @@ class GroupReader:
             try:
                 self._consumer.committed(offsets[:1], timeout=COORDINATOR_WAIT_S)
             except KafkaException as error:
+                self._join_until = time.monotonic() + JOIN_S
                 raise translate(error, "commit", self._bootstrap) from error
         answer: list[list[TopicPartition] | KafkaException] = []
         self._commit_under_way = threading.Thread(target=self._commit, args=(offsets, answer), daemon=True)
@@ -175,9 +178,12 @@ class GroupReader:
         if time.monotonic() < self._join_until:
             raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: the group is joined again first")
 
-    def bounds(self, place: Place, timeout_s: float = 10.0) -> tuple[int, int]:
-        """(first offset kept, end offset) of a partition, asked now."""
-        return partition_bounds(self._consumer, place, self._bootstrap, timeout_s)
+    def bounds(self, place: Place, timeout_s: float = 2.0) -> tuple[int, int]:
+        """(first offset kept, end offset) of a partition, asked now. Over a connection of its own: on the group's the question
+        would wait behind the fetch that is under way."""
+        if self._asker is None:
+            self._asker = Consumer(self._asker_settings)
+        return partition_bounds(self._asker, place, self._bootstrap, timeout_s)
 
     def known_lag(self, place: Place, offset: int) -> int:
         """Messages from ``offset`` to the end as the newest fetch told it; 0 before the first. From any thread."""
@@ -195,6 +201,8 @@ class GroupReader:
 
     def close(self) -> None:
         """Leave the group; partitions are revoked, which commits them."""
+        if self._asker is not None:
+            self._asker.close()
         deadline = time.monotonic() + CLOSE_WAIT_S
         while self._commit_under_way.is_alive() and time.monotonic() < deadline:
             self._consumer.poll(0.1)  # it may wait for the group to be joined anew
