@@ -52,7 +52,8 @@ class Commits:
         return tracks
 
     def commit(self, reader: GroupMember, tracks: Iterable[Track]) -> None:
-        """Commit those that moved. Raises BrokerUnavailableError: nothing is lost, some records come again."""
+        """Commit those that moved; while partitions are given up, without waiting for the answer (see ``GroupReader.commit``).
+        Raises BrokerUnavailableError: nothing is lost, some records come again."""
         moved = [track for track in tracks if self._committed.get(track.place) != track.position]
         if not moved:
             return
@@ -63,12 +64,18 @@ class Commits:
             track.marks.prune(self._newest_ms - PRODUCER_RETENTION_MS)
             pointer = self._marks_topic.write(track.place, track.turn, track.position, track.marks.to_json())
             commits[track.place] = commit_of(track.position, pointer, track.turn)
-        positions = {track.place: track.position for track in moved}
-        reader.commit(commits)
-        self._committed |= positions
-        for place in positions.keys() & self._ended_turns.keys():
-            self._marks_topic.forget(place, self._ended_turns.pop(place))
-        self._counters.committed(time.monotonic() - started)
+        positions = {track: track.position for track in moved}
+        ended_turns = {place: self._ended_turns[place] for place in commits.keys() & self._ended_turns.keys()}
+
+        def done() -> None:
+            self._committed |= {track.place: position for track, position in positions.items() if track.live}
+            for place, turn in ended_turns.items():
+                self._marks_topic.forget(place, turn)
+                if self._ended_turns.get(place) == turn:
+                    del self._ended_turns[place]
+            self._counters.committed(time.monotonic() - started)
+
+        reader.commit(commits, done)
 
     def forget(self, place: Place) -> None:
         """The partition went to another member."""

@@ -138,6 +138,10 @@ class Reading:
     def close(self) -> None:
         """Commit and leave the group."""
         try:
+            self.commit()
+        except RetryableError as error:
+            log.warning("no commit before leaving the group: the last records come again (%s)", error)
+        try:
             self._reader.close()
         finally:
             self._commits.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,11 +12,14 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError, HeadraceError, TrimmedError
 from pipeline.kafka.bounds import partition_bounds
-from pipeline.kafka.settings import group_settings, log, reader_settings
+from pipeline.kafka.settings import group_settings, reader_settings
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
 
-COORDINATOR_WAIT_S, COMMIT_WAIT_S, JOIN_S, CLOSE_WAIT_S = 2.0, 5.0, 2.0, 60.0
+COMMIT_WAIT_S = 5.0
+ANSWER_POLL_S = 0.002  # poll does not return for an answer
+HELD_MAX = 64
+"""Messages that come while a commit is waited for, before the partitions are paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,15 @@ class Fetched:
     def header(self, name: str) -> bytes | None:
         """The first header of this name; b"" where it has no value, None where there is none."""
         return next((value or b"" for key, value in self.headers if key == name), None)
+
+
+@dataclass(eq=False, slots=True)
+class _Asked:
+    """A commit without an answer yet."""
+
+    positions: set[tuple[str, int, int]]
+    then: Callable[[], None]
+    error: HeadraceError | None = None
 
 
 class OutOfRangeError(TrimmedError):
@@ -71,16 +82,16 @@ class GroupReader:
         on_revoked: Callable[[list[Place], bool], None],
     ) -> None:
         self._bootstrap = connection.bootstrap
-        self._consumer = Consumer(group_settings(connection, group, protocol))
+        self._consumer = Consumer(group_settings(connection, group, protocol) | {"on_commit": self._answered})
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._asker: Consumer | None = None
         self._asker_settings = reader_settings(connection)
         self._raised: BaseException | None = None
         self._in_callback = False
-        self._join_until = 0.0
-        self._commit_under_way = threading.Thread()
-        self._commit_under_way.start()  # an empty one: there is always one to ask
+        self._asked: list[_Asked] = []
+        self._held: list[Fetched] = []
+        self._paused: set[Place] = set()
 
     def subscribe(self, topics: Iterable[str]) -> None:
         self._consumer.subscribe(
@@ -90,10 +101,19 @@ class GroupReader:
     def poll(self, timeout_s: float) -> Fetched | None:
         """The next message of any partition that is not paused; None if none came in time. Also serves the group: call it
         more often than max.poll.interval.ms. Raises what a callback raised, OutOfRangeError, or a StopError."""
-        message = self._consumer.poll(timeout_s)
+        for at, held in enumerate(self._held):
+            if held.place not in self._paused:
+                return self._held.pop(at)
+        fetched = self._receive(timeout_s)
         if self._raised is not None:
             raised, self._raised = self._raised, None
+            if fetched is not None:
+                self._held.append(fetched)
             raise raised
+        return fetched
+
+    def _receive(self, timeout_s: float) -> Fetched | None:
+        message = self._consumer.poll(timeout_s)
         if message is None:
             return None
         error = message.error()
@@ -105,13 +125,18 @@ class GroupReader:
         return Fetched(place, message.offset(), message.key(), message.value(), headers, message.timestamp()[1])
 
     def pause(self, places: Iterable[Place]) -> None:
+        places = set(places)
+        self._paused |= places
         self._consumer.pause([TopicPartition(*place) for place in places])
 
     def resume(self, places: Iterable[Place]) -> None:
+        places = set(places)
+        self._paused -= places
         self._consumer.resume([TopicPartition(*place) for place in places])
 
     def seek(self, place: Place, offset: int) -> None:
         """Go on at ``offset`` of a partition that is being read."""
+        self._drop({place})
         self._consumer.seek(TopicPartition(*place, offset))
 
     def start(self, place: Place, offset: int) -> bool:
@@ -122,6 +147,7 @@ class GroupReader:
             if error.args[0].code() == KafkaError._STATE:
                 return False
             raise translate(error, f"go to {offset} in {place[0]}[{place[1]}]", self._bootstrap) from error
+        self._drop({place})
         self.resume([place])
         return True
 
@@ -136,47 +162,69 @@ class GroupReader:
             raise translate(error, "read committed positions", self._bootstrap) from error
         return {(tp.topic, tp.partition): Committed(tp.offset, tp.metadata or "") for tp in found if tp.offset >= 0}
 
-    def commit(self, positions: dict[Place, Committed]) -> None:
-        """Commit and wait for the answer, ``COMMIT_WAIT_S`` at most. Raises BrokerUnavailableError where it did not succeed:
-        nothing is lost, records since the last commit come again.
+    def commit(self, positions: dict[Place, Committed], then: Callable[[], None] = lambda: None) -> None:
+        """Commit and wait for the answer, ``COMMIT_WAIT_S`` at most; ``then`` is called once it is there and good, be it after
+        that. Raises BrokerUnavailableError where it is bad or late: nothing is lost, records since the last commit come again.
 
-        librdkafka tries a commit of a member that was given up again and again until the member has joined anew, for which
-        ``poll`` has to be called; and one that finds no coordinator it keeps for 45 s, and joins nothing meanwhile. So the
-        answer is waited for on a thread, the coordinator is asked for first, and after a failure there is time to join.
+        In a callback nothing is waited for: the commit goes out before the group hears that the partitions are given up, and
+        its answer comes with a later poll. A synchronous commit must never be used: librdkafka keeps one that finds no
+        coordinator for 45 s, and one of a member that was given up until the member has joined anew; either is served by
+        ``poll``, which waits for the commit.
         """
-        offsets = [TopicPartition(*place, position.offset, position.note) for place, position in positions.items()]
-        if self._commit_under_way.is_alive():
+        if self._asked and not self._in_callback:
             raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: an earlier commit is not answered yet")
-        if not self._in_callback:  # there, nothing but the commit itself is answered
-            self._wait_to_join()
-            try:
-                self._consumer.committed(offsets[:1], timeout=COORDINATOR_WAIT_S)
-            except KafkaException as error:
-                self._join_until = time.monotonic() + JOIN_S
-                raise translate(error, "commit", self._bootstrap) from error
-        answer: list[list[TopicPartition] | KafkaException] = []
-        self._commit_under_way = threading.Thread(target=self._commit, args=(offsets, answer), daemon=True)
-        self._commit_under_way.start()
-        self._commit_under_way.join(COMMIT_WAIT_S)
-        if not answer:
-            raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: no answer within {COMMIT_WAIT_S:g} s")
-        answered = answer[0]
-        if isinstance(answered, KafkaException):
-            raise translate(answered, "commit", self._bootstrap) from answered
-        for tp in answered:
-            if tp.error is not None:
-                raise translate(tp.error, f"commit {tp.topic}[{tp.partition}]", self._bootstrap)
-
-    def _commit(self, offsets: list[TopicPartition], answer: list[list[TopicPartition] | KafkaException]) -> None:
+        commit = _Asked({(*place, position.offset) for place, position in positions.items()}, then)
+        self._asked.append(commit)
         try:
-            answer.append(self._consumer.commit(offsets=offsets, asynchronous=False) or [])
+            self._consumer.commit(
+                offsets=[TopicPartition(*place, position.offset, position.note) for place, position in positions.items()],
+                asynchronous=True,
+            )
         except KafkaException as error:
-            self._join_until = time.monotonic() + JOIN_S
-            answer.append(error)
+            self._asked.remove(commit)
+            raise translate(error, "commit", self._bootstrap) from error
+        if self._in_callback:
+            return
+        self._await(commit)
+        if commit.error is not None:
+            raise commit.error
+        if commit in self._asked:
+            raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: no answer within {COMMIT_WAIT_S:g} s")
 
-    def _wait_to_join(self) -> None:
-        if time.monotonic() < self._join_until:
-            raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: the group is joined again first")
+    def _await(self, commit: _Asked) -> None:
+        """Poll until a commit is answered or late. Messages that come meanwhile are kept for the polls after it."""
+        deadline = time.monotonic() + COMMIT_WAIT_S
+        stopped: list[TopicPartition] = []
+        while commit in self._asked and time.monotonic() < deadline:
+            try:
+                fetched = self._receive(ANSWER_POLL_S)
+            except HeadraceError as error:
+                self._raised = self._raised or error
+                continue
+            if fetched is not None:
+                self._held.append(fetched)
+                if len(self._held) == HELD_MAX:
+                    stopped = [tp for tp in self._consumer.assignment() if (tp.topic, tp.partition) not in self._paused]
+                    self._consumer.pause(stopped)
+        if stopped:
+            there = {(tp.topic, tp.partition) for tp in self._consumer.assignment()} - self._paused
+            self._consumer.resume([tp for tp in stopped if (tp.topic, tp.partition) in there])
+
+    def _answered(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Called from ``poll``. Commits are told apart by what they said, since one may be kept while a later one is answered."""
+        positions = {(tp.topic, tp.partition, tp.offset) for tp in partitions}
+        commit = next((asked for asked in self._asked if asked.positions == positions), None)
+        if commit is None:
+            return
+        self._asked.remove(commit)
+        bad = error or next((tp.error for tp in partitions if tp.error is not None), None)
+        if bad is not None:
+            commit.error = translate(bad, "commit", self._bootstrap)
+            return
+        try:
+            commit.then()
+        except HeadraceError as problem:
+            self._raised = self._raised or problem
 
     def bounds(self, place: Place, timeout_s: float = 2.0) -> tuple[int, int]:
         """(first offset kept, end offset) of a partition, asked now. Over a connection of its own: on the group's the question
@@ -200,15 +248,9 @@ class GroupReader:
         return {(t.topic, t.partition): t.offset if t.offset >= 0 else self.bounds((t.topic, t.partition))[1] for t in found}
 
     def close(self) -> None:
-        """Leave the group; partitions are revoked, which commits them."""
+        """Leave the group; commit before: what partitions are revoked for is not answered any more."""
         if self._asker is not None:
             self._asker.close()
-        deadline = time.monotonic() + CLOSE_WAIT_S
-        while self._commit_under_way.is_alive() and time.monotonic() < deadline:
-            self._consumer.poll(0.1)  # it may wait for the group to be joined anew
-        if self._commit_under_way.is_alive():
-            log.warning("a commit is not answered: this member is left to its session's end")
-            return  # closing the client below the call is not safe
         self._consumer.close()
 
     def _assigned(self, _: Any, partitions: list[TopicPartition]) -> None:
@@ -222,14 +264,20 @@ class GroupReader:
 
     def _revoked(self, _: Any, partitions: list[TopicPartition], lost: bool = False) -> None:
         self._in_callback = True
+        places = {(tp.topic, tp.partition) for tp in partitions}
+        self._drop(places)
+        self._paused -= places
         try:
-            self._on_revoked([(tp.topic, tp.partition) for tp in partitions], lost)
+            self._on_revoked(list(places), lost)
         except HeadraceError as error:
             self._raised = error
         finally:
             self._in_callback = False
             if partitions and not lost:
                 self._consumer.incremental_unassign(partitions)
+
+    def _drop(self, places: set[Place]) -> None:
+        self._held = [held for held in self._held if held.place not in places]
 
     def _react(self, error: KafkaError, message: Any) -> None:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):

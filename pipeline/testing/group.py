@@ -130,11 +130,12 @@ class MemoryMember:
         with self._logs.changed:
             return {place: self._group.committed[place] for place in places if place in self._group.committed}
 
-    def commit(self, positions: dict[Place, Committed]) -> None:
+    def commit(self, positions: dict[Place, Committed], then: Callable[[], None] = lambda: None) -> None:
         with self._logs.changed:
             if self not in self._group.members:
                 raise BrokerUnavailableError("this member was thrown out of its group: nothing is committed")
             self._group.committed |= positions
+        then()
 
     def bounds(self, place: Place) -> tuple[int, int]:
         return self._logs.bounds(place)
