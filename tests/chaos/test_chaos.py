@@ -31,6 +31,7 @@ PRODUCERS, CONSUMERS = 4, 3
 KINDS = {"p": "produce", "c": "consume", "r": "reshard"}
 FREEZE_S = 12.0  # longer than the group's session time-out
 SETTLE_S = 150.0
+START_S = 120.0
 
 
 def _load(name: str) -> ModuleType:
@@ -68,6 +69,16 @@ class Arena:
             if process.poll() is not None:
                 self.start(name)
 
+    def wait_for_work(self) -> None:
+        """Until every producer was told of acknowledged records, and a consumer handled some."""
+        deadline = time.monotonic() + START_S
+        producers = {name for name in self.workers if name.startswith("p")}
+        while {who for who, _ in checker.read_acknowledged(self.folder)} != producers or not checker.read_handled(self.folder):
+            if time.monotonic() > deadline:
+                pytest.fail(f"nothing flows after {START_S:g} s:\n" + "\n".join(self.said(name) for name in self.workers))
+            self.revive()
+            time.sleep(0.1)
+
     def thaw(self, everything: bool = False) -> None:
         for pid, at in list(self.thaw_at.items()):
             if everything or time.monotonic() >= at:
@@ -75,8 +86,9 @@ class Arena:
                 if psutil.pid_exists(pid):
                     os.kill(pid, signal.SIGCONT)
 
-    def blow(self, choose: random.Random) -> None:
-        """One random blow at a worker, or at the broker."""
+    def blow(self, choose: random.Random) -> float:
+        """One random blow at a worker, or at the broker; returns for how many seconds the broker was started again."""
+        began = time.monotonic()
         kind = choose.choice(["kill", "kill", "freeze", "freeze", "freeze broker", "kill broker"])
         name = choose.choice([*sorted(self.workers), "r0", "r0"])  # one resharder stands for as much as three others
         pid = self.workers[name].pid
@@ -98,6 +110,8 @@ class Arena:
             self.blows.append(kind)
             psutil.Process(self.broker()).kill()
             subprocess.run([sys.executable, "-m", "pipeline.cli.main", "up"], check=True, capture_output=True, timeout=90)
+            return time.monotonic() - began
+        return 0.0
 
     def broker(self) -> int:
         state: dict[str, Any] = json.loads((self.home / "stack.json").read_text())
@@ -149,17 +163,18 @@ def arena(stack: Any, tmp_path: Path) -> Iterator[Arena]:
         process.wait()
 
 
-@pytest.mark.timeout(SECONDS + 2 * SETTLE_S + 120)
+@pytest.mark.timeout(2 * SECONDS + START_S + 2 * SETTLE_S + 120)
 def test_order_and_every_record_survive_kills_freezes_splits_and_merges(arena: Arena) -> None:
     print(f"\nHEADRACE_CHAOS_SEED={SEED} HEADRACE_CHAOS_SECONDS={SECONDS:g}")
     choose = random.Random(SEED)
     for name in (*(f"p{n}" for n in range(PRODUCERS)), *(f"c{n}" for n in range(CONSUMERS)), "r0"):
         arena.start(name)
+    arena.wait_for_work()
     time_is_up = time.monotonic() + SECONDS
-    next_blow = time.monotonic() + 6
+    next_blow = time.monotonic()
     while time.monotonic() < time_is_up:
         if time.monotonic() > next_blow:
-            arena.blow(choose)
+            time_is_up += arena.blow(choose)
             next_blow = time.monotonic() + choose.uniform(2, 5)
         arena.thaw()
         arena.revive()
