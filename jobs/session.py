@@ -42,6 +42,13 @@ _COMMON = {
     "spark.sql.streaming.metricsEnabled": "false",
 }
 
+# A third of the processor time of a small query that is run once goes into compiling and planning it stage by stage.
+_INTERPRETED = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+}
+
 _LOG4J = """\
 rootLogger.level = {level}
 rootLogger.appenderRef.out.ref = out
@@ -65,8 +72,8 @@ def spark_session(
 
     ``cores`` and ``memory`` (of the one local JVM) default to 2 and 1536m and hold for a local Spark only. With
     ``log_file``, everything that Spark logs (warnings and worse) goes there and nothing to the terminal; else errors go to
-    standard error. ``short`` is for runs of a minute or two: the JVM compiles quickly and not well. Raises StackError (no
-    Java, no jars) or ConfigError (submitted without the jars it needs).
+    standard error. ``short`` is for many small queries, each run once or twice: nothing is compiled that will not be run
+    often. Raises StackError (no Java, no jars) or ConfigError (submitted without the jars it needs).
     """
     for noisy in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         logging.getLogger(noisy).disabled = True  # prints a page of JSON for every error, which is raised as well
@@ -130,7 +137,7 @@ def _local(builder: Any, cores: int, memory: str, log_file: Path | None, short: 
         "spark.sql.codegen.cache.maxEntries": "500",
         "spark.python.use.daemon": "true",
     }
-    for key, value in settings.items():
+    for key, value in (settings | (_INTERPRETED if short else {})).items():
         builder = builder.config(key, value)
     before = os.environ.get("JAVA_HOME")
     os.environ["JAVA_HOME"] = str(spark_java_home())
