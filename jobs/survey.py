@@ -14,7 +14,7 @@ from jobs.commits import Counts
 from pipeline.errors import DecodeError
 from pipeline.model.repeats import MarkRange, Marks, Verdict
 from pipeline.model.shards import Shard, ShardMap, ShardState
-from pipeline.model.stamp import decode_stamp
+from pipeline.model.stamp import REDRIVE_PRODUCER, decode_stamp
 from pipeline.schema.framing import FRAME_BYTES, GLUE_PLAIN, GLUE_VERSION
 
 PRODUCER_RETENTION_MS = 7 * 24 * 3600 * 1000
@@ -66,7 +66,7 @@ class Plan:
 
     ``rulings`` name the messages that are not plainly accepted; ``marks`` hold after it; ``schema_ids`` are those of the
     messages to decode; ``stamped`` counts the records that accepted and partly repeated messages say they carry, ``partly``
-    the latter messages. ``undecided`` are shards whose reshard has no outcome yet although the micro-batch may hold records
+    the latter messages, ``redriven`` those of redrives (jobs/redriven.py looks at their records). ``undecided`` are shards whose reshard has no outcome yet although the micro-batch may hold records
     behind their seal: nothing may be written then.
     """
 
@@ -77,6 +77,7 @@ class Plan:
     stamped: int
     partly: int
     undecided: frozenset[str] = frozenset()
+    redriven: int = 0
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class _Tally:
     foreign: int = 0
     stamped: int = 0
     partly: int = 0
+    redriven: int = 0
     newest_ms: int = 0
 
 
@@ -122,7 +124,7 @@ def plan(seen: Iterable[Seen], shard_map: ShardMap, marks: Marks, *, accept_fore
         foreign=tally.foreign,
     )
     return Plan(
-        tally.rulings, tally.schema_ids, after, counts, tally.stamped, tally.partly, frozenset(tally.undecided)
+        tally.rulings, tally.schema_ids, after, counts, tally.stamped, tally.partly, frozenset(tally.undecided), tally.redriven
     )
 
 
@@ -151,6 +153,7 @@ def _judge(tally: _Tally, message: Seen, header: bytes, shard_map: ShardMap, mar
     if not _take(tally, message):
         return None
     tally.stamped += stamp.count
+    tally.redriven += stamp.producer.startswith(REDRIVE_PRODUCER)
     if verdict is Verdict.PARTLY:
         tally.partly += 1
         tally.rulings.append(
