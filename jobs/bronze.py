@@ -20,7 +20,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from jobs import assignment, decode, evolution, redriven, survey, tables
+from jobs import assignment, claimed, decode, evolution, redriven, survey, tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import BronzeState, Places
@@ -177,8 +177,9 @@ class BronzeJob:
         raw = raw.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             plan, shard_map = self._decide(raw)
-            state = self._state_after(query, micro_batch, ends, plan, shard_map)
-            self._write(raw, plan, shard_map, state)
+            with claimed.resolved(raw, plan, self._stream) as (whole, plan):
+                state = self._state_after(query, micro_batch, ends, plan, shard_map)
+                self._write(whole, plan, shard_map, state)
         finally:
             raw.unpersist()
         self._committed(query, micro_batch)

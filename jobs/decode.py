@@ -23,7 +23,7 @@ from jobs.tables import DELETED, META, REJECTED, RESERVED
 from pipeline.errors import SchemaError
 from pipeline.model.keys import HASH_HEADER
 from pipeline.model.shards import ShardMap
-from pipeline.model.stamp import END_HEADER, REDRIVE_HEADER, STAMP_HEADER
+from pipeline.model.stamp import CLAIM_HEADER, END_HEADER, REDRIVE_HEADER, STAMP_HEADER
 from pipeline.schema.envelope import envelope_tree
 from pipeline.schema.framing import GLUE_BYTES, GLUE_VERSION
 
@@ -50,7 +50,7 @@ _STAMP = json.dumps(
 _HASH_FLIP = -(1 << 63)  # moves unsigned 64-bit numbers into the signed ones, order kept; on the bits it is an XOR
 _RAW = (
     "topic string, partition int, offset long, timestamp timestamp, key binary, value binary, stamp binary, is_end boolean, "
-    "redrive binary, ingested_at timestamp"
+    "is_claim boolean, redrive binary, ingested_at timestamp"
 )
 _RULINGS = T.StructType(
     [
@@ -89,6 +89,7 @@ def raw_columns(messages: DataFrame) -> DataFrame:
         "value",
         header(STAMP_HEADER)["value"].alias("stamp"),
         header(END_HEADER).isNotNull().alias("is_end"),
+        header(CLAIM_HEADER).isNotNull().alias("is_claim"),
         header(REDRIVE_HEADER)["value"].alias("redrive"),  # of a plain message; packed records have their own
         # Here and not where rows are made: it is a constant of the micro-batch, and a constant in the large generated
         # program below would have that one compiled anew for every micro-batch.
@@ -98,7 +99,8 @@ def raw_columns(messages: DataFrame) -> DataFrame:
 
 def survey_columns(raw: DataFrame) -> DataFrame:
     """The columns of jobs.survey.Seen, in its order."""
-    return raw.select("topic", "partition", "offset", "stamp", "is_end", F.length("value"), F.substring("value", 1, 5))
+    value = F.length("value"), F.substring("value", 1, 5)
+    return raw.select("topic", "partition", "offset", "stamp", "is_end", *value, "is_claim")
 
 
 def rows(

@@ -55,7 +55,7 @@ def taken_in(rows: DataFrame, stored: DataFrame, shard_map: ShardMap) -> DataFra
     """The rows of a micro-batch with redriven messages (as jobs.decode.rows gives them), without those redriven records that
     ``stored``, the table, or the micro-batch itself has already. Reads of the table what may be the same record only."""
     rows = rows.withColumn(_LIFE, first_life(F.col(HEADER))).drop(HEADER)
-    rows = rows.withColumn(META, _first_meta(rows, shard_map)).drop(_LIFE)
+    rows = rows.withColumn(META, _first_meta(shard_map)).drop(_LIFE)
     back = F.col(f"{META}.{REDRIVEN}")
     copies, others = rows.where(back.isNotNull()), rows.where(back.isNull())
     narrow = _narrow(copies)
@@ -96,7 +96,7 @@ def _identity() -> Column:
     return F.struct(*(column.alias(f"c{number}") for number, column in enumerate(kept))).alias(_IDENTITY)
 
 
-def _first_meta(rows: DataFrame, shard_map: ShardMap) -> Column:
+def _first_meta(shard_map: ShardMap) -> Column:
     """``_meta`` with what the first life says in place of what the message does."""
     life, own = F.col(_LIFE), F.col(META)
     topic, partition = (F.coalesce(life[name], own[name]) for name in ("topic", "partition"))
@@ -118,8 +118,7 @@ def _first_meta(rows: DataFrame, shard_map: ShardMap) -> Column:
         (REDRIVEN, come_back),
     ):
         first = first.withField(name, column)
-    kind = rows.select(first.alias(META)).schema[META].dataType
-    return F.when(life.isNotNull(), first).otherwise(own.withField(REDRIVEN, F.lit(None).cast(kind[REDRIVEN].dataType)))
+    return F.when(life.isNotNull(), first).otherwise(own.withField(REDRIVEN, F.when(F.lit(False), come_back)))
 
 
 def _shard(shard_map: ShardMap, topic: Column, partition: Column, order: Column) -> Column:
