@@ -46,15 +46,18 @@ def first_life(content: bytes | None) -> FirstLife | None:
     try:
         about = json.loads(content)
         generation, offset, index = about["order"]
-        producer, seq, place = about["producer"], about["seq"], about.get("from")
-        if place is not None:
-            topic, partition = place
-            place = (topic, partition) if isinstance(topic, str) and _is_number(partition) else None
+        producer, seq, place = about["producer"], about["seq"], _place(about.get("from"))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     if not isinstance(producer, str) or not all(map(_is_number, (generation, offset, index))) or not _is_number(seq, -1):
         return None
     return FirstLife(OrderToken(generation, offset, index), producer, seq, place)
+
+
+def _place(told: object) -> tuple[str, int] | None:
+    if not isinstance(told, list) or len(told) != 2 or not isinstance(told[0], str) or not _is_number(told[1]):
+        return None
+    return told[0], told[1]
 
 
 def _is_number(value: object, low: int = 0) -> bool:
