@@ -25,6 +25,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--records", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count, after one to warm up")
+    parser.add_argument("--table-records", type=int, default=2_000_000, help="of the section spark")
+    parser.add_argument("--table-rounds", type=int, default=4, help="of the section spark, which takes the best")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="this section alone (may be given several times)")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -33,7 +35,8 @@ def main() -> int:
         for name in options.only or SECTIONS:
             own = Path(folder) / name
             own.mkdir()
-            arena = Arena(own, options.records, options.rounds, Console(stderr=True))
+            console = Console(stderr=True)
+            arena = Arena(own, options.records, options.rounds, console, options.table_records, options.table_rounds)
             figures += importlib.import_module(f"bench.{name}").run(arena)
     if options.json:
         sys.stdout.write(json.dumps([figure.to_json() for figure in figures]) + "\n")

@@ -41,6 +41,8 @@ class Arena:
     records: int
     rounds: int
     console: Console
+    table_records: int = 2_000_000
+    table_rounds: int = 4
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, style="dim")

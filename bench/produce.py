@@ -6,7 +6,6 @@ import json
 import subprocess
 import threading
 import time
-from pathlib import Path
 from queue import SimpleQueue
 from statistics import median
 from typing import Any
@@ -15,12 +14,12 @@ from confluent_kafka import Producer as PlainProducer
 
 from bench import ours, plain
 from bench.figure import Arena, Figure, percentile
+from bench.peer import PEERS_PYTHON
 from bench.schema import orders
 from pipeline import Config, Producer
 from pipeline.kafka.topics import Topics
 
 PEERS = ("aiokafka", "quixstreams")
-PEERS_PYTHON = Path(".venv-peers/bin/python")
 RATES = (1_000, 50_000)  # records a second
 STEADY_S = 4.0
 SAMPLE_EVERY = 10

@@ -21,7 +21,7 @@ ORDER: dict[str, Any] = {
 }
 
 
-def orders(count: int) -> list[dict[str, Any]]:
+def orders(count: int, first: int = 0) -> list[dict[str, Any]]:
     """Orders of a thousand customers."""
     return [
         {
@@ -32,7 +32,7 @@ def orders(count: int) -> list[dict[str, Any]]:
             "quantity": n % 9,
             "note": None if n % 3 else "leave at door",
         }
-        for n in range(count)
+        for n in range(first, first + count)
     ]
 
 

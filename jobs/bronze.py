@@ -20,7 +20,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from jobs import assignment, decode, evolution, survey, tables
+from jobs import assignment, claimed, decode, evolution, redriven, survey, tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import BronzeState, Places
@@ -28,6 +28,7 @@ from jobs.kafka_options import kafka_options
 from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.schemas import StreamSchemas
+from jobs.supervise import checkpoint_replaced
 from pipeline.config import Config
 from pipeline.errors import (
     ConfigError,
@@ -76,6 +77,7 @@ class BronzeJob:
         self._control = ControlLog(config.connection, self._stream)
         self._finish_pending = Finisher(config.connection)
         self._state = BronzeState()
+        self._query: str | None = None  # the Spark checkpoint's, since the last start
         self._assigned: set[Place] = set()
         self._log_start: dict[Place, int] = {}
         self._columns = evolution.TableColumns(spark, table, self._path)
@@ -90,6 +92,7 @@ class BronzeJob:
         self.failure = None
         self.wants_restart.clear()
         self._state = self._checked_state()
+        self._query = self._checkpoint.query_id()
         self._columns.load()
         processed = assignment.positions(self._state.next)
         planned = self._checkpoint.kafka_ends(self._checkpoint.newest("offsets")) or {}
@@ -161,7 +164,7 @@ class BronzeJob:
             raise
 
     def _process(self, messages: DataFrame, micro_batch: int) -> None:
-        query = self._checkpoint.query_id() or ""
+        query = self._same_query()
         ends = self._checkpoint.kafka_ends(micro_batch)
         if ends is None:
             raise TableError(f"the Spark checkpoint {self._checkpoint.path} has no offsets of micro-batch {micro_batch}")
@@ -174,13 +177,22 @@ class BronzeJob:
         raw = raw.persist(StorageLevel.MEMORY_AND_DISK)
         try:
             plan, shard_map = self._decide(raw)
-            state = self._state_after(query, micro_batch, ends, plan, shard_map)
-            self._write(raw, plan, shard_map, state)
+            with claimed.resolved(raw, plan, self._stream) as (whole, plan):
+                state = self._state_after(query, micro_batch, ends, plan, shard_map)
+                self._write(whole, plan, shard_map, state)
         finally:
             raw.unpersist()
         self._committed(query, micro_batch)
         if self._newly_readable(shard_map):
             self.wants_restart.set()
+
+    def _same_query(self) -> str:
+        """The query's id, as long as nobody put another Spark checkpoint under it."""
+        query = self._checkpoint.query_id() or ""
+        if self._query not in (None, query):
+            raise checkpoint_replaced(self.name)
+        self._query = query
+        return query
 
     def _is_done(self, query: str, micro_batch: int, ends: Places) -> bool:
         """Whether the table has this micro-batch already: the last one, planned again after a crash before Spark noted it.
@@ -247,13 +259,15 @@ class BronzeJob:
             topic_ids=dict(shard_map.topic_ids),
             surveyed=plan.counts,
             stamped=plan.stamped,
-            partly=plan.partly,
+            partly=plan.partly + plan.redriven,
             before=self._state.totals,
         )
 
     def _write(self, raw: DataFrame, plan: survey.Plan, shard_map: ShardMap, state: BronzeState) -> None:
         decided = self._schemas.decide(plan.schema_ids, self._columns.problem)
         rows = decode.rows(raw, plan, decided.writers, decided.bad, decided.reader, shard_map)
+        if plan.redriven:
+            rows = redriven.taken_in(rows, self._spark.read.format("delta").load(self._path), shard_map)
         rows, grows = self._columns.follow(rows)
         files = 1 + plan.counts.bytes // FILE_BYTES
         writer = (

@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
+from uuid import uuid4
 
 from pyspark.sql import SparkSession
 
-from jobs.storage import names, read_text, write_text
+from jobs.commits import Places
+from jobs.storage import move, names, read_text, write_text
 from pipeline.errors import TableError
 
 _MARKER = "headrace.json"
+_KAFKA_STARTS = "sources/0/0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class SparkCheckpoint:
         """Where a planned micro-batch starts; None if that is not known (any more). Partitions that came in with it lack."""
         if micro_batch > 0:
             return self.kafka_ends(micro_batch - 1)
-        text = read_text(self.spark, f"{self.path}/sources/0/0") or ""  # a zero byte, a version, then JSON
+        text = read_text(self.spark, f"{self.path}/{_KAFKA_STARTS}") or ""  # a zero byte, a version, then JSON
         if "{" not in text:
             return None
         found = json.loads(text[text.index("{") :])
@@ -78,7 +81,7 @@ class SparkCheckpoint:
                     f"the Spark checkpoint {self.path} was not made by Headrace for {owner.table}: move it away, or choose "
                     "another warehouse"
                 )
-            write_text(self.spark, f"{self.path}/{_MARKER}", json.dumps(asdict(owner)))
+            self._mark(owner)
             return
         found = json.loads(text)
         if found != asdict(owner):
@@ -88,3 +91,26 @@ class SparkCheckpoint:
                 f"({wrong} differs): it does not fit {owner.table} as it is now. If the table was deleted on purpose, delete "
                 "the checkpoint too; else move it away"
             )
+
+    def rebuild(self, owner: Owner, positions: Places) -> tuple[str, str | None]:
+        """Make the checkpoint anew: a query that has not run yet and reads on at ``positions``. Returns its id, and where
+        the old checkpoint lies now (None: there was none).
+
+        A crash on the way leaves no checkpoint, or one that has no query yet: the next start makes one at the table's own
+        positions. The id is new on purpose: Delta would take new rows under an id and number that it knows for a replay.
+        """
+        moved = None
+        if names(self.spark, self.path):
+            parent, _, name = self.path.rpartition("/")
+            taken = set(names(self.spark, parent))
+            moved = next(free for n in range(1, len(taken) + 2) if (free := f"{name}.replaced-{n}") not in taken)
+            moved = f"{parent}/{moved}"
+            move(self.spark, self.path, moved)
+        query = str(uuid4())
+        self._mark(owner)
+        write_text(self.spark, f"{self.path}/{_KAFKA_STARTS}", f"\0v1\n{json.dumps(positions)}")
+        write_text(self.spark, f"{self.path}/metadata", json.dumps({"id": query}))
+        return query, moved
+
+    def _mark(self, owner: Owner) -> None:
+        write_text(self.spark, f"{self.path}/{_MARKER}", json.dumps(asdict(owner)))

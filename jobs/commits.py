@@ -51,7 +51,8 @@ class BronzeState:
 
     ``query`` and ``micro_batch`` say which one; ``start`` and ``next`` are the offsets it began at and the next to read, of
     every partition ever read; ``marks`` are as pipeline.model.repeats gives them; ``topic_ids`` tell a recreated topic.
-    ``surveyed``, ``stamped`` and ``partly`` are what the survey knew before the write, ``before`` the exact totals before this
+    ``surveyed``, ``stamped`` and ``partly`` (messages of which records may be left out: partly repeated, or redriven) are what
+    the survey knew before the write, ``before`` the exact totals before this
     micro-batch; with the commit's own figures they give the totals after it (``totals``).
     """
 
@@ -107,8 +108,9 @@ class BronzeState:
     def with_commit(self, commit: Commit, stamped_rows: int | None = None, lost: int = 0) -> BronzeState:
         """The same with exact totals, from what the commit really wrote.
 
-        Every stamped record is a good row, or a repeat left out of a partly repeated aggregate, or *lost* in a message that
-        decoding rejected after the survey had accepted it. ``stamped_rows`` are good rows with a stamp (None: all good rows).
+        Every stamped record is a good row, or a repeat left out of a message (partly repeated, or redriven), or *lost* in a
+        message that decoding rejected after the survey had accepted it. ``stamped_rows`` are good rows with a stamp (None: all
+        good rows).
         """
         good = commit.rows - commit.rejected
         left_out = self.stamped - (good if stamped_rows is None else stamped_rows) - lost if self.partly else 0

@@ -16,13 +16,14 @@ from pyspark.sql import types as T
 from pyspark.sql.avro.functions import from_avro
 
 from jobs.reader_schema import fields
+from jobs.redriven import HEADER, is_redrive
 from jobs.schemas import BadId, Writer
 from jobs.survey import GLUE_ID, Fate, Plan
 from jobs.tables import DELETED, META, REJECTED, RESERVED
 from pipeline.errors import SchemaError
 from pipeline.model.keys import HASH_HEADER
 from pipeline.model.shards import ShardMap
-from pipeline.model.stamp import END_HEADER, STAMP_HEADER
+from pipeline.model.stamp import CLAIM_HEADER, END_HEADER, REDRIVE_HEADER, STAMP_HEADER
 from pipeline.schema.envelope import envelope_tree
 from pipeline.schema.framing import GLUE_BYTES, GLUE_VERSION
 
@@ -49,7 +50,7 @@ _STAMP = json.dumps(
 _HASH_FLIP = -(1 << 63)  # moves unsigned 64-bit numbers into the signed ones, order kept; on the bits it is an XOR
 _RAW = (
     "topic string, partition int, offset long, timestamp timestamp, key binary, value binary, stamp binary, is_end boolean, "
-    "ingested_at timestamp"
+    "is_claim boolean, redrive binary, ingested_at timestamp"
 )
 _RULINGS = T.StructType(
     [
@@ -88,6 +89,8 @@ def raw_columns(messages: DataFrame) -> DataFrame:
         "value",
         header(STAMP_HEADER)["value"].alias("stamp"),
         header(END_HEADER).isNotNull().alias("is_end"),
+        header(CLAIM_HEADER).isNotNull().alias("is_claim"),
+        header(REDRIVE_HEADER)["value"].alias("redrive"),  # of a plain message; packed records have their own
         # Here and not where rows are made: it is a constant of the micro-batch, and a constant in the large generated
         # program below would have that one compiled anew for every micro-batch.
         F.current_timestamp().alias("ingested_at"),
@@ -96,13 +99,15 @@ def raw_columns(messages: DataFrame) -> DataFrame:
 
 def survey_columns(raw: DataFrame) -> DataFrame:
     """The columns of jobs.survey.Seen, in its order."""
-    return raw.select("topic", "partition", "offset", "stamp", "is_end", F.length("value"), F.substring("value", 1, 5))
+    value = F.length("value"), F.substring("value", 1, 5)
+    return raw.select("topic", "partition", "offset", "stamp", "is_end", *value, "is_claim")
 
 
 def rows(
     raw: DataFrame, plan: Plan, writers: Sequence[Writer], bad: Sequence[BadId], reader: Mapping[str, Any], shard_map: ShardMap
 ) -> DataFrame:
-    """The bronze rows of a micro-batch: one per accepted record, one per rejected message."""
+    """The bronze rows of a micro-batch: one per accepted record, one per rejected message. With redriven messages among them,
+    there is a column more, for jobs.redriven to take in."""
     check_columns(reader)
     messages = _apply(raw, plan)
     messages = _decoded(messages, writers, bad, reader)
@@ -112,7 +117,9 @@ def rows(
     exploded = exploded.where(F.col("index").isNotNull() | F.col("rejected").isNotNull())
     if plan.partly:
         exploded = exploded.where(~_is_repeat())
-    return exploded.select(*_columns(reader))
+    header = F.coalesce(_header(REDRIVE_HEADER), F.col("message.redrive"))
+    redriven = [F.when(is_redrive("message.producer"), header).alias(HEADER)] if plan.redriven else []
+    return exploded.select(*_columns(reader), *redriven)
 
 
 def empty(spark: SparkSession, reader: Mapping[str, Any], shard_map: ShardMap) -> DataFrame:
@@ -269,6 +276,7 @@ def _checked(messages: DataFrame, shard_map: ShardMap) -> DataFrame:
         F.col("stamped.created_at").alias("produced_at"),
         F.col("schema_id").alias("schema_id"),
         F.col("ingested_at").alias("ingested_at"),
+        F.col("redrive").alias("redrive"),
     )
     return messages.select(
         message.alias("message"),
@@ -296,12 +304,17 @@ def _generation(shard_map: ShardMap) -> Column:
 def _is_repeat() -> Column:
     """Of a partly repeated aggregate: the record's sequence is at or below the mark of its hash range."""
     salted = F.concat("entry.key", F.lit("#"), F.col("entry.salt"))
-    given = F.get(F.filter("entry.headers", lambda header: header["key"] == HASH_HEADER), F.lit(0))["value"]
+    given = _header(HASH_HEADER)
     own = F.xxhash64(F.when(F.col("entry.salt") != 0, salted).otherwise(F.col("entry.key")))
     hash_key = F.coalesce(F.conv(F.hex(given), 16, -10).cast("long"), own).bitwiseXOR(F.lit(_HASH_FLIP))
     seq = F.col("first_seq") + F.col("entry.seq")
     inside = F.exists("marks", lambda m: (hash_key >= m["low"]) & (hash_key <= m["high"]) & (seq <= m["seq"]))
     return F.coalesce(F.col("entry").isNotNull() & inside, F.lit(False))
+
+
+def _header(name: str) -> Column:
+    """The first of an entry's headers with this name."""
+    return F.get(F.filter("entry.headers", lambda header: header["key"] == name), F.lit(0))["value"]
 
 
 def _columns(reader: Mapping[str, Any]) -> list[Column]:

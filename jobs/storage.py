@@ -58,6 +58,14 @@ def names(spark: SparkSession, folder: str) -> list[str]:
     return sorted(status.getPath().getName() for status in file_system.listStatus(at))
 
 
+def move(spark: SparkSession, path: str, to: str) -> None:
+    """Rename a file or folder. Raises TableError where something is at ``to`` already."""
+    file_system, at = _at(spark, path)
+    target = _jvm(spark).org.apache.hadoop.fs.Path(to)
+    if file_system.exists(target) or not file_system.rename(at, target):
+        raise TableError(f"{path} could not be moved to {to}: is something there already?")
+
+
 def _at(spark: SparkSession, path: str) -> tuple[Any, Any]:
     jvm = _jvm(spark)
     at = jvm.org.apache.hadoop.fs.Path(path)

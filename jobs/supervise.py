@@ -167,6 +167,14 @@ def _full_text(error: Exception, query: StreamingQuery | None) -> str:
     return text
 
 
+def checkpoint_replaced(table: str) -> TableError:
+    """For a query under which somebody put another Spark checkpoint, or took it away."""
+    return TableError(
+        f"the Spark checkpoint of {table} was replaced or removed while its query was running, which has stopped now, and wrote "
+        f"nothing after its last commit: run `headrace table rebuild-checkpoint {table}` (again), then start it"
+    )
+
+
 def _final(job: Job, error: Exception) -> HeadraceError:
     if job.failure is not None:
         return job.failure
@@ -175,6 +183,8 @@ def _final(job: Job, error: Exception) -> HeadraceError:
         return TrimmedError(f"{job.name}: Kafka no longer has records that were not read yet: {_first_line(error)}")
     if any(sign in text for sign in _BROKER_AWAY):
         return BrokerUnavailableError(f"{job.name}: the Kafka broker does not answer: is it up? (`headrace status`)")
+    if "does not exist" in text and ("/offsets " in text or "/commits " in text):
+        return checkpoint_replaced(job.name)
     if any(sign in text for sign in ("DELTA_CONCURRENT", "CONCURRENT_STREAM_LOG_UPDATE", "CONCURRENT_QUERY")):
         return TableError(f"{job.name}: another process writes to the same table: stop one of the two, then start again")
     if "DeltaIllegalStateException" in text or "DELTA_" in text:

@@ -7,20 +7,21 @@ values in, a plan out; the marks that come in are not changed, so a micro-batch 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from jobs.commits import Counts
 from pipeline.errors import DecodeError
 from pipeline.model.repeats import MarkRange, Marks, Verdict
 from pipeline.model.shards import Shard, ShardMap, ShardState
-from pipeline.model.stamp import decode_stamp
+from pipeline.model.stamp import REDRIVE_PRODUCER, decode_stamp
 from pipeline.schema.framing import FRAME_BYTES, GLUE_PLAIN, GLUE_VERSION
 
 PRODUCER_RETENTION_MS = 7 * 24 * 3600 * 1000
 """Marks of a producer silent for longer go, by the stamps' own time: whoever is silent so long starts under a new name."""
 
 
+_UNFRAMED = "the value does not start with Confluent's framing (byte 0 and a schema id)"
 GLUE_ID = -1
 """Stands for the schema id of a message with AWS Glue's framing, which has none of ours."""
 
@@ -45,6 +46,20 @@ class Seen:
     is_end: bool
     value_bytes: int | None
     prefix: bytes | None
+    is_claim: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An accepted message whose record lies in the claim store, and what was found there: ``prefix`` are its first five bytes;
+    None with ``problem``, why there is nothing to be had. ``records`` is what the stamp says."""
+
+    topic: str
+    partition: int
+    offset: int
+    records: int
+    prefix: bytes | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +81,9 @@ class Plan:
 
     ``rulings`` name the messages that are not plainly accepted; ``marks`` hold after it; ``schema_ids`` are those of the
     messages to decode; ``stamped`` counts the records that accepted and partly repeated messages say they carry, ``partly``
-    the latter messages. ``undecided`` are shards whose reshard has no outcome yet although the micro-batch may hold records
-    behind their seal: nothing may be written then.
+    the latter messages, ``redriven`` those of redrives (jobs/redriven.py looks at their records). ``claims`` are accepted
+    messages whose records lie in the claim store: what is said of them holds after ``with_claims``. ``undecided`` are shards
+    whose reshard has no outcome yet although the micro-batch may hold records behind their seal: nothing may be written then.
     """
 
     rulings: list[Ruling]
@@ -77,6 +93,8 @@ class Plan:
     stamped: int
     partly: int
     undecided: frozenset[str] = frozenset()
+    redriven: int = 0
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(slots=True)
@@ -84,6 +102,7 @@ class _Tally:
     rulings: list[Ruling] = field(default_factory=list)
     schema_ids: set[int] = field(default_factory=set)
     undecided: set[str] = field(default_factory=set)
+    claims: list[Claim] = field(default_factory=list)
     messages: int = 0
     bytes: int = 0
     repeats: int = 0
@@ -92,6 +111,7 @@ class _Tally:
     foreign: int = 0
     stamped: int = 0
     partly: int = 0
+    redriven: int = 0
     newest_ms: int = 0
 
 
@@ -122,8 +142,33 @@ def plan(seen: Iterable[Seen], shard_map: ShardMap, marks: Marks, *, accept_fore
         foreign=tally.foreign,
     )
     return Plan(
-        tally.rulings, tally.schema_ids, after, counts, tally.stamped, tally.partly, frozenset(tally.undecided)
+        tally.rulings,
+        tally.schema_ids,
+        after,
+        counts,
+        tally.stamped,
+        tally.partly,
+        frozenset(tally.undecided),
+        tally.redriven,
+        tuple(tally.claims),
     )
+
+
+def with_claims(plan: Plan, found: Iterable[Claim]) -> Plan:
+    """The plan once it is known what the claim store holds for ``plan.claims``."""
+    rulings, schema_ids, stamped, rejected = list(plan.rulings), set(plan.schema_ids), plan.stamped, 0
+    for claim in found:
+        reason, detail = "claim", claim.problem
+        if detail is None and not _is_framed(claim.prefix or b""):
+            reason, detail = "framing", _UNFRAMED
+        if detail is None:
+            schema_ids.add(int.from_bytes((claim.prefix or b"")[1:], "big"))
+            continue
+        rejected += 1
+        stamped -= claim.records
+        rulings.append(Ruling(claim.topic, claim.partition, claim.offset, Fate.REJECT, reason, detail))
+    counts = replace(plan.counts, rejected=plan.counts.rejected + rejected)
+    return replace(plan, rulings=rulings, schema_ids=schema_ids, stamped=stamped, counts=counts)
 
 
 def _judge(tally: _Tally, message: Seen, header: bytes, shard_map: ShardMap, marks: Marks) -> None:
@@ -148,9 +193,12 @@ def _judge(tally: _Tally, message: Seen, header: bytes, shard_map: ShardMap, mar
         return _leave_out(tally, message)
     marks.accept(stamp.producer, stamp.last_seq, shard.low, shard.high, stamp.created_at_ms)
     tally.newest_ms = max(tally.newest_ms, stamp.created_at_ms)
-    if not _take(tally, message):
+    if message.is_claim:
+        tally.claims.append(Claim(message.topic, message.partition, message.offset, stamp.count))
+    elif not _take(tally, message):
         return None
     tally.stamped += stamp.count
+    tally.redriven += stamp.producer.startswith(REDRIVE_PRODUCER)
     if verdict is Verdict.PARTLY:
         tally.partly += 1
         tally.rulings.append(
@@ -174,11 +222,15 @@ def _take(tally: _Tally, message: Seen, *, foreign: bool = False) -> bool:
     prefix = message.prefix or b""
     if foreign and len(prefix) == FRAME_BYTES and prefix[0] == GLUE_VERSION:
         return _take_glue(tally, message, prefix[1])
-    if len(prefix) < FRAME_BYTES or prefix[0] != 0 or prefix[1] > 0x7F:
-        _reject(tally, message, "framing", "the value does not start with Confluent's framing (byte 0 and a schema id)")
+    if not _is_framed(prefix):
+        _reject(tally, message, "framing", _UNFRAMED)
         return False
     tally.schema_ids.add(int.from_bytes(prefix[1:], "big"))
     return True
+
+
+def _is_framed(prefix: bytes) -> bool:
+    return len(prefix) >= FRAME_BYTES and prefix[0] == 0 and prefix[1] <= 0x7F
 
 
 def _take_glue(tally: _Tally, message: Seen, compression: int) -> bool:

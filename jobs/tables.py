@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, TableError
 from pipeline.schema.table_columns import RESERVED_COLUMNS
 
 META, REJECTED, DELETED = "_meta", "_rejected", "_deleted"
+REDRIVEN = "redriven"  # in _meta, of tables that met redriven records
 RESERVED = RESERVED_COLUMNS
 TABLE_PROPERTY, SOURCE_PROPERTY = "headrace.table", "headrace.stream"
 
@@ -158,18 +159,32 @@ def bronze_state(spark: SparkSession, path: str) -> BronzeState | None:
     state = BronzeState.from_json(commit.metadata)
     if not state.partly or (commit.rejected == state.surveyed.rejected and not state.surveyed.foreign):
         return state.with_commit(commit)
-    stored = spark.read.format("delta").option("versionAsOf", commit.version).load(path).where(_within(state))
-    stamped = F.col(f"{REJECTED}.reason").isNull() & F.col(f"{META}.producer").isNotNull()
+    stored = spark.read.format("delta").option("versionAsOf", commit.version).load(path)
+    place = log_place(stored)
+    stored = stored.where(_within(place, state))
+    ours = F.col(f"{META}.producer").isNotNull() | (place["offset"] != F.col(f"{META}.order.offset"))
+    stamped = F.col(f"{REJECTED}.reason").isNull() & ours
     found = stored.agg(F.count_if(stamped), F.coalesce(F.sum(f"{REJECTED}.records"), F.lit(0))).collect()[0]
     return state.with_commit(commit, int(found[0]), int(found[1]))
 
 
-def _within(state: BronzeState) -> Column:
+def log_place(rows: DataFrame) -> dict[str, Column]:
+    """Where a bronze row's record lies in the log: ``topic``, ``partition``, ``offset`` and ``index``. A redriven record has
+    its first life's in ``_meta``."""
+    own = {name: F.col(f"{META}.{name}") for name in ("topic", "partition", "order.offset", "order.index")}
+    place = {name.rpartition(".")[2]: column for name, column in own.items()}
+    meta = rows.schema[META].dataType
+    if isinstance(meta, T.StructType) and REDRIVEN in meta.fieldNames():
+        place = {name: F.coalesce(F.col(f"{META}.{REDRIVEN}.{name}"), column) for name, column in place.items()}
+    return place
+
+
+def _within(place: Mapping[str, Column], state: BronzeState) -> Column:
     """Rows of the state's own micro-batch."""
-    offset, condition = F.col(f"{META}.order.offset"), F.lit(False)
+    offset, condition = place["offset"], F.lit(False)
     for topic, partitions in state.start.items():
         for partition, start in partitions.items():
-            here = (F.col(f"{META}.topic") == topic) & (F.col(f"{META}.partition") == partition)
+            here = (place["topic"] == topic) & (place["partition"] == partition)
             condition = condition | (here & (offset >= start) & (offset < state.next[topic][partition]))
     return condition
 

@@ -3,19 +3,21 @@ as a void or a repeat whose records are there."""
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro
 
 from jobs import assignment, tables
 from jobs.audits.finding import Audit, Finding
 from jobs.audits.messages import POSITION, check_chains, read_messages
+from jobs.redriven import first_life, is_redrive
 from jobs.tables import META, REJECTED
 from pipeline.config import Config
 from pipeline.errors import TableError
 from pipeline.kafka.offsets import bounds
 from pipeline.kafka.registry_client import RegistryClient, UnknownSchemaIdError
 from pipeline.model.shards import ShardMap
+from pipeline.model.stamp import REDRIVE_HEADER
 from pipeline.reshard.control_log import ControlLog
 from pipeline.schema.envelope import is_envelope
 
@@ -68,8 +70,8 @@ def _rows_by_message(spark: SparkSession, stored: DataFrame, ranges: dict[tuple[
     """Per message: good rows, different indexes among them, rejected rows. Only of offsets that the topics still have."""
     limits = spark.createDataFrame([(*place, low) for place, (low, _) in ranges.items()], "topic string, partition int, low long")
     good = F.col("reason").isNull()
-    position = [F.col(f"{META}.{name}" if name != "offset" else f"{META}.order.offset").alias(name) for name in POSITION]
-    rows = stored.select(*position, F.col(f"{META}.order.index").alias("index"), good.alias("good"))
+    place = tables.log_place(stored)
+    rows = stored.select(*(column.alias(name) for name, column in place.items()), good.alias("good"))
     rows = rows.join(F.broadcast(limits), ["topic", "partition"]).where(F.col("offset") >= F.col("low"))
     return rows.groupBy(*POSITION).agg(
         F.count_if("good").alias("rows"),
@@ -105,11 +107,14 @@ def _compare(audit: Audit, messages: DataFrame, rows: DataFrame, stored: DataFra
 
 
 def _check_repeats(audit: Audit, short: DataFrame, stored: DataFrame, config: Config) -> None:
-    """What a message lacks in the table was left out as repeats: then its records are there, by producer and sequence."""
+    """What a message lacks in the table was left out as repeats: then its records are there, by producer and sequence. Of
+    redriven ones, those of their first lives count, or its place where there was no producer of ours."""
     registry = RegistryClient(config.connection)
     schema_id = F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).cast("int")
     short = short.withColumn("schema_id", schema_id)
-    there = stored.where(F.col("reason").isNull()).select(f"{META}.producer", f"{META}.seq").distinct()
+    good = stored.where(F.col("reason").isNull())
+    there = good.select(f"{META}.producer", f"{META}.seq").distinct()
+    places = good.select(*(F.col(f"{META}.{name}").alias(f"first_{name}") for name in ("topic", "partition")), f"{META}.order")
     columns = [*POSITION, "producer", "seq"]
     for (one,) in short.select("schema_id").distinct().collect():
         mine = short.where(F.col("schema_id").eqNullSafe(one))
@@ -121,10 +126,28 @@ def _check_repeats(audit: Audit, short: DataFrame, stored: DataFrame, config: Co
             entries = from_avro(F.expr("substring(value, 6)"), text, {"mode": "PERMISSIVE"})["records"]
             records = mine.select(*POSITION, "producer", "first_seq", F.explode_outer(entries).alias("entry"))
             records = records.withColumn("seq", F.col("first_seq") + F.col("entry.seq"))
+            header = F.get(F.filter("entry.headers", lambda one: one["key"] == REDRIVE_HEADER), F.lit(0))["value"]
         else:  # a plain message is one record
-            records = mine.withColumn("seq", F.col("first_seq"))
-        lost = records.join(there, ["producer", "seq"], "left_anti")
-        audit.add("records that are in the log and not in the table", lost, columns)
+            records, header = mine.withColumn("seq", F.col("first_seq")), F.col("redrive")
+        records = _first_lives(records, header)
+        lost = records.where("named").join(there, ["producer", "seq"], "left_anti").select(*columns)
+        gone = records.where("NOT named").join(places, ["first_topic", "first_partition", "order"], "left_anti").select(*columns)
+        audit.add("records that are in the log and not in the table", lost.union(gone), columns)
+
+
+def _first_lives(records: DataFrame, header: Column) -> DataFrame:
+    """Records with the identities of their first lives; the others' are their own. ``named``: by producer and sequence."""
+    life = F.when(is_redrive("producer"), first_life(header))
+    records = records.withColumn("life", life)
+    came_back = F.col("life").isNotNull()
+    return records.select(
+        *POSITION,
+        *(F.when(came_back, F.col(f"life.{name}")).otherwise(F.col(name)).alias(name) for name in ("producer", "seq")),
+        F.coalesce("life.topic", "topic").alias("first_topic"),
+        F.coalesce("life.partition", "partition").alias("first_partition"),
+        F.struct("life.generation", "life.offset", "life.index").alias("order"),
+        (~came_back | F.col("life.producer").isNotNull()).alias("named"),
+    )
 
 
 def _compare_totals(audit: Audit, messages: DataFrame, stored: DataFrame, voids: int, records: int) -> None:

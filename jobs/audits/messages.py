@@ -16,7 +16,7 @@ from jobs.audits.finding import Audit
 from jobs.kafka_options import kafka_options
 from pipeline.config import Connection
 from pipeline.model.shards import Place, ShardMap
-from pipeline.model.stamp import END_HEADER, STAMP_HEADER
+from pipeline.model.stamp import END_HEADER, REDRIVE_HEADER, STAMP_HEADER
 
 STAMP = json.dumps(
     {
@@ -37,7 +37,8 @@ POSITION = ["topic", "partition", "offset"]
 def read_messages(
     spark: SparkSession, connection: Connection, shard_map: ShardMap, ranges: Mapping[Place, tuple[int, int]]
 ) -> DataFrame:
-    """Messages at offsets [start, end) of each place: position, value, is_end, the stamp's fields (null without one), void."""
+    """Messages at offsets [start, end) of each place: position, value, is_end, redrive header, the stamp's fields
+    (null without one), void."""
     reader = spark.read.format("kafka").options(**kafka_options(connection)).option("includeHeaders", "true")
     for option, side in (("startingOffsets", 0), ("endingOffsets", 1)):
         offsets: dict[str, dict[str, int]] = {}
@@ -54,10 +55,11 @@ def read_messages(
         *POSITION,
         "value",
         header(END_HEADER).isNotNull().alias("is_end"),
+        header(REDRIVE_HEADER)["value"].alias("redrive"),
         stamp.isNotNull().alias("has_stamp"),
         from_avro(F.substring(stamp, 2, 1 << 20), STAMP, {"mode": "PERMISSIVE"}).alias("stamp"),
     )  # fmt: skip
-    messages = messages.select(*POSITION, "value", "is_end", "has_stamp", "stamp.*")
+    messages = messages.select(*POSITION, "value", "is_end", "redrive", "has_stamp", "stamp.*")
     seals = [(shard.id, shard.seal) for shard in shard_map.shards.values() if shard.seal is not None]
     sealed = spark.createDataFrame(seals, "shard string, seal long")
     void = F.coalesce(F.col("offset") >= F.col("seal"), F.lit(False))

@@ -174,7 +174,8 @@ class Unpacker:
         made = columns if self.with_values or columns.arrow is None else Columns.of_entries([])
         origin = Origin(
             topic, partition, fetched.offset, shard.id, shard.generation, stamp.producer, schema_id, stamp.first_seq,
-            made.seqs, made.ids, made.salts, made.times_ms, columns.headers, first_lives(columns.headers),
+            made.seqs, made.ids, made.salts, made.times_ms, columns.headers,
+            first_lives(stamp.producer, columns.headers),
         )  # fmt: skip
         return columns, origin
 

@@ -37,11 +37,13 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class FirstLife:
-    """What a redriven record was when it came first."""
+    """What a redriven record was when it came first. ``place`` is where that was, (topic, partition); None where a redrive of
+    an older version did not tell."""
 
     order: OrderToken
     producer: str
     seq: int
+    place: tuple[str, int] | None = None
 
 
 @dataclass(slots=True)

@@ -18,7 +18,8 @@ from pipeline.errors import DecodeError
 STAMP_HEADER = "headrace"
 END_HEADER = "headrace-end"
 CLAIM_HEADER = "headrace-claim"  # the value is a reference to an object in a claim store
-REDRIVE_HEADER = "headrace-redrive"
+REDRIVE_HEADER = "headrace-redrive"  # of a record in a message of a redrive; from anybody else it says nothing
+REDRIVE_PRODUCER = "redrive-"  # a redrive's name is this and its run
 STAMP_VERSION = 1
 NAME_BYTES_MAX = 1024  # of a shard id or a producer name; a longer one is not ours
 _LONG_BYTES_MAX = 10  # 64 bits, seven a byte

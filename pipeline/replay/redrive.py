@@ -20,7 +20,7 @@ from pipeline.config import Config
 from pipeline.consume.redriven import redrive_header
 from pipeline.deadletter.log import DeadLetterLog, Kept, Run
 from pipeline.errors import RecordError
-from pipeline.model.stamp import REDRIVE_HEADER
+from pipeline.model.stamp import REDRIVE_HEADER, REDRIVE_PRODUCER
 from pipeline.produce.producer import Producer
 from pipeline.replay.pace import Pace
 from pipeline.replay.revive import CannotRevive, Revived, Reviver
@@ -94,7 +94,7 @@ class Redrive:
         wanted = parse_where(run.where)
         pace = Pace(rate)
         waiting: list[int] = []
-        with Producer(self.stream.name, config=self._config, name=f"redrive-{run.id}") as producer:
+        with Producer(self.stream.name, config=self._config, name=REDRIVE_PRODUCER + run.id) as producer:
 
             def settle() -> None:
                 producer.flush(FLUSH_TIMEOUT_S)

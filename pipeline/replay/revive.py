@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config import Connection, StreamConfig
 from pipeline.consume.assignment import shard_at
+from pipeline.consume.redriven import first_life
 from pipeline.deadletter.log import Kept
 from pipeline.errors import DecodeError, SchemaError
 from pipeline.kafka.registry_client import RegistryClient
@@ -48,15 +49,15 @@ class Reviver:
         decoder = self._decoder(schema_id)
         first_seq, producer = self._identity(kept)
         if not decoder.is_envelope:
-            headers = [(name, value) for name, value in kept.headers if name != STAMP_HEADER]
+            headers = [(name, value) for name, value in kept.headers if name not in _OURS]
             key = (kept.key or b"").decode("utf-8", "replace")
-            life = FirstLife(self._order(kept, max(letter.index, 0)), producer, first_seq)
+            life = FirstLife(self._order(kept, max(letter.index, 0)), producer, first_seq, _place(kept, kept.headers))
             return [Revived(key, decoder.decode_value(body), letter.id, headers, life)]
         revived = []
         for index, entry in enumerate(decoder.decode(body)):
             headers = [header for header in entry.headers if header[0] != REDRIVE_HEADER]
-            seq = letter.seq if letter.index >= 0 else first_seq + entry.seq
-            life = FirstLife(self._order(kept, index), producer, seq)
+            seq = letter.seq if letter.index >= 0 else first_seq + entry.seq if producer else -1
+            life = FirstLife(self._order(kept, index), producer, seq, _place(kept, entry.headers))
             revived.append(Revived(entry.key, entry.value, entry.id, headers, life))
         return revived
 
@@ -84,4 +85,13 @@ class Reviver:
         return self._decoders[schema_id]
 
 
+def _place(kept: Kept, headers: Sequence[tuple[str, bytes | None]]) -> tuple[str, int]:
+    """Where the record came first: of one that was redriven before, its old header tells."""
+    before = next((first_life(content) for name, content in headers if name == REDRIVE_HEADER), None)
+    if before is not None and before.place is not None:
+        return before.place
+    return kept.letter.topic, kept.letter.partition
+
+
+_OURS = (STAMP_HEADER, REDRIVE_HEADER)
 CannotRevive = (DecodeError, SchemaError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from jobs.survey import PRODUCER_RETENTION_MS, Fate, Plan, Seen, plan
+from jobs.survey import PRODUCER_RETENTION_MS, Fate, Plan, Seen, plan, with_claims
 from pipeline.model.keys import HASH_SPACE
 from pipeline.model.repeats import Marks
 from pipeline.model.shards import COMMIT, CREATED, PREPARE, Shard, ShardMap, shard_event
@@ -113,3 +113,28 @@ def test_marks_of_producers_silent_for_a_week_go_by_the_stamps_own_time() -> Non
     later = NOW_MS + PRODUCER_RETENTION_MS
     assert len(judge(seen(1, 0, 4, producer="new", at=later), marks=marks).marks) == 2
     assert len(judge(seen(1, 0, 4, producer="new", at=later + 1), marks=marks).marks) == 1
+
+
+def test_messages_of_redrives_are_counted_unless_they_are_left_out() -> None:
+    found = judge(seen(0, 0, 1, producer="redrive-1"), seen(1, 0, 1, producer="redrive-1"), seen(2, 0, 1, producer="p"))
+    assert (found.redriven, found.partly, ruled(found)) == (1, 0, {1: Fate.SKIP})
+
+
+def test_claims_of_accepted_messages_are_listed_and_ruled_by_what_the_store_held() -> None:
+    found = judge(
+        seen(0, 0, 0, is_claim=True, prefix=b'{"nam'),
+        seen(1, 0, 0, is_claim=True, prefix=b'{"nam'),  # a repeat: nothing is fetched for it
+        seen(2, 1, 1, is_claim=True, prefix=b'{"nam'),
+        seen(3, 2, 2, is_claim=True, prefix=b'{"nam'),
+        seen(4, 3, 3),
+    )
+    assert [(one.offset, one.records) for one in found.claims] == [(0, 1), (2, 1), (3, 1)]
+    assert (found.schema_ids, found.stamped, ruled(found)) == ({7}, 4, {1: Fate.SKIP})
+    first, second, third = found.claims
+    told = with_claims(found, [replace(first, prefix=b"\x00\x00\x00\x00\x09"), replace(second, problem="gone"), third])
+    reasons = {one.offset: (one.reason, one.detail) for one in told.rulings if one.fate is Fate.REJECT}
+    assert reasons.keys() == {2, 3}
+    assert reasons[2] == ("claim", "gone")
+    assert reasons[3][0] == "framing"
+    assert (told.schema_ids, told.stamped, told.counts.rejected) == ({7, 9}, 2, 2)
+    assert (found.counts.rejected, found.stamped) == (0, 4)  # the plan that came in is as it was
