@@ -20,7 +20,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from jobs import assignment, decode, evolution, survey, tables
+from jobs import assignment, crash, decode, evolution, survey, tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import BronzeState, Places
@@ -81,6 +81,7 @@ class BronzeJob:
         self._columns = evolution.TableColumns(spark, table, self._path)
         self._micro_batches = 0
         self.identity = ensure_table(spark, config, table, self._schemas, self._control.map)
+        crash.reach("bronze.table_made")
         self._checkpoint.claim(Owner(table, self.identity.id, self._stream.name))
 
     # -- starting ----------------------------------------------------------------------------------------------------
@@ -98,6 +99,7 @@ class BronzeJob:
         assignment.check_bounds(self.name, processed, found)
         self._log_start = {place: first for place, (first, _) in found.items()}
         self._assigned = assignment.places_to_read(assignment.positions(planned), processed, shard_map, self._log_start)
+        crash.reach("bronze.before_start")
         messages = (
             self._spark.readStream.format("kafka")
             .options(**kafka_options(self._config.connection))
@@ -161,6 +163,7 @@ class BronzeJob:
             raise
 
     def _process(self, messages: DataFrame, micro_batch: int) -> None:
+        crash.reach("bronze.planned")
         query = self._checkpoint.query_id() or ""
         ends = self._checkpoint.kafka_ends(micro_batch)
         if ends is None:
@@ -175,7 +178,9 @@ class BronzeJob:
         try:
             plan, shard_map = self._decide(raw)
             state = self._state_after(query, micro_batch, ends, plan, shard_map)
+            crash.reach("bronze.before_write")
             self._write(raw, plan, shard_map, state)
+            crash.reach("bronze.after_commit")
         finally:
             raw.unpersist()
         self._committed(query, micro_batch)
@@ -266,6 +271,7 @@ class BronzeJob:
         )
         if grows:
             writer = writer.option("mergeSchema", "true")
+        crash.reach_when_written("bronze.before_commit", self._path)
         writer.save(self._path)
         if grows:
             self._columns.load()

@@ -12,6 +12,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryListener
 
+from jobs import crash
 from jobs.progress import TableProgress
 from pipeline import metrics
 
@@ -45,6 +46,7 @@ class Listener(StreamingQueryListener):
         table = progress.name
         if not table:
             return  # a query of somebody else's in the same session
+        crash.reach(f"{table.partition('.')[0]}.after_micro_batch")
         metrics.TABLE_MICRO_BATCHES.labels(table).inc()
         metrics.TABLE_INPUT_ROWS.labels(table).inc(max(0, progress.numInputRows))
         for phase, milliseconds in progress.durationMs.items():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from pyspark.sql import SparkSession
 
+from jobs import crash
 from jobs.arguments import run_all, select
 from jobs.bronze import BronzeJob
 from jobs.commits import read_checksum
@@ -48,6 +49,7 @@ def run_tables(
     progress of each table. Raises what the first job that failed raised, after the others stopped.
     """
     parsed = parse_mode(mode)
+    crash.arm(spark)
     stop = stop or threading.Event()
     serve(config, "jobs")
     chosen = _in_order(config, select(config, list(tables or ()), None))
