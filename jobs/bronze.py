@@ -46,7 +46,7 @@ from pipeline.reshard.resharder import Finisher
 
 log = logging.getLogger("headrace.jobs")
 
-STATISTICS = ("_meta.partition", "_meta.order.offset", "_meta.ingested_at", "_rejected.reason")
+STATISTICS = ("_meta.partition", "_meta.order.offset", "_meta.produced_at", "_meta.ingested_at", "_rejected.reason")
 MICRO_BATCH_BYTES = 256 * 1024 * 1024  # of Kafka values: kept in memory or spilled while it is surveyed and decoded
 FILE_BYTES = 16 * 1024 * 1024  # of Kafka values: a small micro-batch makes one file, not one for each partition
 OFFSETS_MIN, OFFSETS_MAX = 1_000, 250_000
@@ -83,6 +83,7 @@ class BronzeJob:
         self.identity = ensure_table(spark, config, table, self._schemas, self._control.map)
         crash.reach("bronze.table_made")
         self._checkpoint.claim(Owner(table, self.identity.id, self._stream.name))
+        self._there_at_first = self._control.barrier().places
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -119,8 +120,9 @@ class BronzeJob:
         )
 
     def has_more(self) -> bool:
-        """Whether partitions became readable that the last query did not have: a reshard's children."""
-        return bool(self._newly_readable(self._control.barrier()))
+        """Whether partitions became readable that the last query did not have: children of a reshard that was there when
+        this job was made. Later ones wait for the next run, or this one would go on for as long as somebody reshards."""
+        return bool(self._newly_readable(self._control.barrier()) & self._there_at_first)
 
     def close(self) -> None:
         self._control.close()

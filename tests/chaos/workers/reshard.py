@@ -1,6 +1,6 @@
-"""A resharder process of the chaos test: a random split or merge every second (or PAUSE_S), until it is killed.
+"""A resharder process of the chaos test: a random split or merge every second, until it is killed.
 
-    reshard.py CONFIG STREAM NAME FOLDER [PAUSE_S]
+    reshard.py CONFIG STREAM NAME FOLDER
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from pipeline.errors import HeadraceError
 from pipeline.model.shards import ShardState
 from pipeline.reshard import Resharded, Resharder
 
+PAUSE_S = 1.0
 
-def main(config_path: str, stream: str, name: str, folder: str, pause_s: str = "1.0") -> None:
-    pause = float(pause_s)
+
+def main(config_path: str, stream: str, name: str, folder: str) -> None:
     config = load_config(config_path)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    while not stopping.wait(pause):
+    while not stopping.wait(PAUSE_S):
         try:
             with Resharder(config.connection, config.stream(stream)) as resharder:
-                while not stopping.wait(pause):
+                while not stopping.wait(PAUSE_S):
                     done = something(resharder)
                     print(f"{name}: {done.parents} -> {done.children}", flush=True)
         except HeadraceError as error:
