@@ -83,7 +83,8 @@ class BronzeJob:
         self.identity = ensure_table(spark, config, table, self._schemas, self._control.map)
         crash.reach("bronze.table_made")
         self._checkpoint.claim(Owner(table, self.identity.id, self._stream.name))
-        self._there_at_first = self._control.barrier().places
+        self._there_at_first = self._control.map.places
+        self._is_bounded = False
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -91,6 +92,7 @@ class BronzeJob:
         """Start the query over every partition that may be read now. Raises StopErrors where what is there does not fit."""
         self.failure = None
         self.wants_restart.clear()
+        self._is_bounded = mode.is_bounded
         self._state = self._checked_state()
         self._columns.load()
         processed = assignment.positions(self._state.next)
@@ -120,9 +122,8 @@ class BronzeJob:
         )
 
     def has_more(self) -> bool:
-        """Whether partitions became readable that the last query did not have: children of a reshard that was there when
-        this job was made. Later ones wait for the next run, or this one would go on for as long as somebody reshards."""
-        return bool(self._newly_readable(self._control.barrier()) & self._there_at_first)
+        """Whether partitions became readable that the last query did not have: a reshard's children."""
+        return bool(self._newly_readable(self._control.barrier()))
 
     def close(self) -> None:
         self._control.close()
@@ -302,8 +303,11 @@ class BronzeJob:
             )
 
     def _newly_readable(self, shard_map: ShardMap) -> set[Place]:
+        """In available-now only those of reshards that were there when the job was made. Children of later ones wait for the
+        next run, or this one would go on for as long as somebody reshards."""
         processed = assignment.positions(self._state.next)
-        return assignment.places_to_read((), processed, shard_map, self._log_start) - self._assigned
+        found = assignment.places_to_read((), processed, shard_map, self._log_start) - self._assigned
+        return found & self._there_at_first if self._is_bounded else found
 
 
 def ensure_table(
