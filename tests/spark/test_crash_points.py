@@ -33,6 +33,19 @@ def test_every_point_is_reached_in_its_order_by_a_run_of_all_layers(lake: MakeLa
         assert list(dict.fromkeys(point for point in seen if point.startswith(layer))) == expected
 
 
+@pytest.mark.parametrize("left", [[], [".00000000000000000000.json.5c4f.tmp"]], ids=["empty", "half a version"])
+def test_a_table_is_made_anew_when_a_crash_left_a_log_without_a_version(lake: MakeLake, left: list[str]) -> None:
+    shop = lake(shards=1)
+    assert shop.config
+    log = Path(str(shop.config.warehouse)) / "bronze" / "orders" / "_delta_log"
+    log.mkdir(parents=True)
+    for name in left:
+        (log / name).write_text('{"commitInfo"')
+    shop.put(("a", 1))
+    shop.run("bronze.orders")
+    assert shop.numbers() == [1]
+
+
 def test_a_job_dies_at_its_point_with_its_jvm_and_the_next_run_completes_what_it_left(lake: MakeLake) -> None:
     shop = lake(shards=1)
     assert shop.config
