@@ -7,9 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from jobs.commits import parse_commit
-from jobs.table_metrics import merged_rows, messages_behind, versions_read
+from jobs.listening import Listener
+from jobs.table_metrics import TableMetrics, merged_rows, messages_behind, versions_read
+from pipeline import metrics
 
 
 def delta_offset(version: int, index: int) -> str:
@@ -45,6 +48,24 @@ def test_messages_behind_are_those_between_the_micro_batch_and_the_log_in_all_pa
     assert messages_behind(source('{"t": {"0": 5, "1": 7}}', '{"t": {"0": 9, "1": 7}}')) == 4
     assert messages_behind(source(delta_offset(1, -1), None)) is None
     assert messages_behind(source(None, None)) is None
+
+
+def test_a_query_that_waits_is_not_behind_and_has_no_rate() -> None:
+    config: Any = SimpleNamespace(table=lambda name: SimpleNamespace(layer=name.partition(".")[0]))
+    told = TableMetrics(None, config, [])  # type: ignore[arg-type]  # no table is there yet: Spark is not asked
+    listener = Listener(told, frozenset(["bronze.idle"]))
+    gauges = [
+        metrics.TABLE_INPUT_RATE, metrics.TABLE_PROCESSED_RATE, metrics.TABLE_BEHIND, metrics.TABLE_BEHIND_RECORDS,
+        metrics.TABLE_BEHIND_SECONDS,
+    ]  # fmt: skip
+    for gauge in gauges:
+        gauge.labels("bronze.idle").set(5)
+    names = [f"{family.name}" for gauge in gauges for family in gauge.collect()]
+    listener.onQueryStarted(SimpleNamespace(name="bronze.idle", runId="r1"))
+    listener.onQueryIdle(SimpleNamespace(runId="another"))
+    assert {REGISTRY.get_sample_value(name, {"table": "bronze.idle"}) for name in names} == {5}
+    listener.onQueryIdle(SimpleNamespace(runId="r1"))
+    assert {REGISTRY.get_sample_value(name, {"table": "bronze.idle"}) for name in names} == {0}
 
 
 def test_a_commit_tells_what_it_merged_and_when_its_rows_were_produced() -> None:
