@@ -20,7 +20,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from jobs import assignment, claimed, decode, evolution, redriven, survey, tables
+from jobs import assignment, claimed, crash, decode, evolution, redriven, survey, tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import BronzeState, Places
@@ -47,7 +47,7 @@ from pipeline.reshard.resharder import Finisher
 
 log = logging.getLogger("headrace.jobs")
 
-STATISTICS = ("_meta.partition", "_meta.order.offset", "_meta.ingested_at", "_rejected.reason")
+STATISTICS = ("_meta.partition", "_meta.order.offset", "_meta.produced_at", "_meta.ingested_at", "_rejected.reason")
 MICRO_BATCH_BYTES = 256 * 1024 * 1024  # of Kafka values: kept in memory or spilled while it is surveyed and decoded
 FILE_BYTES = 16 * 1024 * 1024  # of Kafka values: a small micro-batch makes one file, not one for each partition
 OFFSETS_MIN, OFFSETS_MAX = 1_000, 250_000
@@ -83,7 +83,10 @@ class BronzeJob:
         self._columns = evolution.TableColumns(spark, table, self._path)
         self._micro_batches = 0
         self.identity = ensure_table(spark, config, table, self._schemas, self._control.map)
+        crash.reach("bronze.table_made")
         self._checkpoint.claim(Owner(table, self.identity.id, self._stream.name))
+        self._there_at_first = self._control.map.places
+        self._is_bounded = False
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -91,6 +94,7 @@ class BronzeJob:
         """Start the query over every partition that may be read now. Raises StopErrors where what is there does not fit."""
         self.failure = None
         self.wants_restart.clear()
+        self._is_bounded = mode.is_bounded
         self._state = self._checked_state()
         self._query = self._checkpoint.query_id()
         self._columns.load()
@@ -101,6 +105,7 @@ class BronzeJob:
         assignment.check_bounds(self.name, processed, found)
         self._log_start = {place: first for place, (first, _) in found.items()}
         self._assigned = assignment.places_to_read(assignment.positions(planned), processed, shard_map, self._log_start)
+        crash.reach("bronze.before_start")
         messages = (
             self._spark.readStream.format("kafka")
             .options(**kafka_options(self._config.connection))
@@ -164,6 +169,7 @@ class BronzeJob:
             raise
 
     def _process(self, messages: DataFrame, micro_batch: int) -> None:
+        crash.reach("bronze.planned")
         query = self._same_query()
         ends = self._checkpoint.kafka_ends(micro_batch)
         if ends is None:
@@ -179,7 +185,9 @@ class BronzeJob:
             plan, shard_map = self._decide(raw)
             with claimed.resolved(raw, plan, self._stream) as (whole, plan):
                 state = self._state_after(query, micro_batch, ends, plan, shard_map)
+                crash.reach("bronze.before_write")
                 self._write(whole, plan, shard_map, state)
+                crash.reach("bronze.after_commit")
         finally:
             raw.unpersist()
         self._committed(query, micro_batch)
@@ -280,6 +288,7 @@ class BronzeJob:
         )
         if grows:
             writer = writer.option("mergeSchema", "true")
+        crash.reach_when_written("bronze.before_commit", self._path)
         writer.save(self._path)
         if grows:
             self._columns.load()
@@ -308,8 +317,11 @@ class BronzeJob:
             )
 
     def _newly_readable(self, shard_map: ShardMap) -> set[Place]:
+        """In available-now only those of reshards that were there when the job was made. Children of later ones wait for the
+        next run, or this one would go on for as long as somebody reshards."""
         processed = assignment.positions(self._state.next)
-        return assignment.places_to_read((), processed, shard_map, self._log_start) - self._assigned
+        found = assignment.places_to_read((), processed, shard_map, self._log_start) - self._assigned
+        return found & self._there_at_first if self._is_bounded else found
 
 
 def ensure_table(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -121,7 +122,8 @@ class BronzeState:
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One version of a Delta table as its log file tells it. ``rejected`` counts rows with a reason, by the files'
-    statistics; None statistics count as none."""
+    statistics; None statistics count as none. ``produced_s`` are the oldest and the newest time (UTC, since 1970) at which
+    its rows were produced, where the table keeps statistics of that."""
 
     version: int
     operation: str
@@ -131,6 +133,7 @@ class Commit:
     bytes: int
     files: int
     metrics: Mapping[str, Any]
+    produced_s: tuple[float, float] | None = None
 
 
 def read_commit(spark: SparkSession, table_path: str, version: int) -> Commit | None:
@@ -142,6 +145,7 @@ def read_commit(spark: SparkSession, table_path: str, version: int) -> Commit | 
 def parse_commit(version: int, text: str) -> Commit:
     info: dict[str, Any] = {}
     rows = rejected = size = files = 0
+    produced: list[float] = []
     for line in text.splitlines():
         action = json.loads(line) if line.strip() else {}
         info = action.get("commitInfo") or info
@@ -151,10 +155,17 @@ def parse_commit(version: int, text: str) -> Commit:
             nulls = (stats.get("nullCount") or {}).get("_rejected") or {}
             rows += count
             rejected += count - int(nulls.get("reason", count))
+            produced += _produced(stats)
             size += int(added["size"])
             files += 1
     metadata, metrics = _ours(info.get("userMetadata")), info.get("operationMetrics") or {}
-    return Commit(version, info.get("operation", ""), metadata, rows, rejected, size, files, metrics)
+    span = (min(produced), max(produced)) if produced else None
+    return Commit(version, info.get("operation", ""), metadata, rows, rejected, size, files, metrics, span)
+
+
+def _produced(stats: Mapping[str, Any]) -> list[float]:
+    ends = (((stats.get(end) or {}).get("_meta") or {}).get("produced_at") for end in ("minValues", "maxValues"))
+    return [datetime.fromisoformat(text).timestamp() for text in ends if text]
 
 
 def read_checksum(spark: SparkSession, table_path: str, version: int) -> Mapping[str, Any] | None:

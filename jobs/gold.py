@@ -19,7 +19,7 @@ from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from jobs import tables
+from jobs import crash, tables
 from jobs.arguments import run_layer
 from jobs.commits import FORMAT, newest_commit_of_ours, read_commit
 from jobs.progress import OnProgress, TableProgress
@@ -67,7 +67,10 @@ class GoldJob:
         rows = self._query(text, inputs["versions"])
         if last is None:
             tables.create(self._spark, self._config, self.table, _source_text(self.table), _nullable(rows.schema))
+            crash.reach("gold.table_made")
         metadata = json.dumps({"headrace": FORMAT, "inputs": inputs})
+        crash.reach("gold.before_write")
+        crash.reach_when_written("gold.before_commit", self._path)
         (
             rows.write.format("delta")
             .mode("overwrite")
@@ -75,6 +78,7 @@ class GoldJob:
             .option("userMetadata", metadata)
             .save(self._path)
         )
+        crash.reach("gold.after_commit")
         self._refreshes += 1
         self._report(tables.version(self._spark, self._path))
         return True

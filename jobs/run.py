@@ -13,17 +13,17 @@ from collections.abc import Callable, Sequence
 
 from pyspark.sql import SparkSession
 
+from jobs import crash
 from jobs.arguments import run_all, select
 from jobs.bronze import BronzeJob
-from jobs.commits import read_checksum
 from jobs.gold import GoldJob
 from jobs.lineage import traced
-from jobs.listening import listening, note_commit
+from jobs.listening import listening
 from jobs.mode import Mode, parse_mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.silver import SilverJob
 from jobs.supervise import supervise
-from jobs.tables import table_path
+from jobs.table_metrics import TableMetrics
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.observe.endpoint import push, serve
@@ -48,19 +48,21 @@ def run_tables(
     progress of each table. Raises what the first job that failed raised, after the others stopped.
     """
     parsed = parse_mode(mode)
+    crash.arm(spark)
     stop = stop or threading.Event()
     serve(config, "jobs")
     chosen = _in_order(config, select(config, list(tables or ()), None))
     last = {name: TableProgress(name) for name in chosen}
+    figures = TableMetrics(spark, config, chosen)
 
     def report(progress: TableProgress) -> None:
         last[progress.table] = progress
-        note_commit(progress, read_checksum(spark, table_path(config, progress.table), progress.version))
+        figures.note_commit(progress)
         if on_progress is not None:
             on_progress(progress)
 
     try:
-        with traced(config, chosen), listening(spark):
+        with traced(config, chosen), listening(spark, figures, frozenset(chosen)):
             if parsed.is_bounded:
                 for name in chosen:
                     if stop.is_set():

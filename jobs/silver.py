@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.streaming.query import StreamingQuery
 
-from jobs import tables
+from jobs import crash, tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import FORMAT
@@ -65,6 +65,7 @@ class SilverJob:
             spark, config, self.table, source.name, _without(columns, _ROWS), statistics=self.merge.keys
         )
         self._checkpoint = SparkCheckpoint(spark, tables.checkpoint_path(config, table))
+        crash.reach("silver.table_made")
         self._checkpoint.claim(Owner(table, identity.id, f"{source.name} ({bronze.id})"))
         self._columns = TableColumns(spark, table, self._path)
         self._is_empty = identity.files == 0
@@ -74,6 +75,7 @@ class SilverJob:
         """Start the query over the bronze table."""
         self.failure = None
         self._columns.load()
+        crash.reach("silver.before_start")
         source = self._spark.readStream.format("delta").load(self._source_path)
         return (
             source.writeStream.queryName(self.name)
@@ -99,6 +101,7 @@ class SilverJob:
             raise
 
     def _process(self, rows: DataFrame, micro_batch: int) -> None:
+        crash.reach("silver.planned")
         newest = self._rows(rows).persist(StorageLevel.MEMORY_AND_DISK)
         try:
             key = self.merge.keys[0]
@@ -137,7 +140,10 @@ class SilverJob:
 
     def _write(self, newest: DataFrame, metadata: str, low: object, high: object) -> None:
         newest, grows = self._columns.follow(newest)
+        crash.reach("silver.before_write")
+        crash.reach_when_written("silver.before_commit", self._path)
         self._write_columns(newest, metadata, low, high)
+        crash.reach("silver.after_commit")
         if grows:
             self._columns.load()
 

@@ -66,6 +66,12 @@ def move(spark: SparkSession, path: str, to: str) -> None:
         raise TableError(f"{path} could not be moved to {to}: is something there already?")
 
 
+def remove(spark: SparkSession, path: str) -> None:
+    """Remove a small file or an empty folder; one that is not there is fine."""
+    file_system, at = _at(spark, path)
+    file_system.delete(at, False)
+
+
 def _at(spark: SparkSession, path: str) -> tuple[Any, Any]:
     jvm = _jvm(spark)
     at = jvm.org.apache.hadoop.fs.Path(path)

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.commits import BronzeState, newest_commit_of_ours, read_checksum, read_commit, versions
-from jobs.storage import names
+from jobs.storage import names, remove
 from pipeline.config import Config, TableConfig
 from pipeline.errors import ConfigError, TableError
 from pipeline.schema.table_columns import RESERVED_COLUMNS
@@ -57,7 +57,7 @@ def find(spark: SparkSession, config: Config, table: TableConfig, source: str) -
     """
     path = table_path(config, table.name)
     entries = names(spark, path)
-    if not entries:
+    if not entries or _is_unborn(spark, path):
         return None
     if "_delta_log" not in entries or not names(spark, f"{path}/_delta_log"):
         raise TableError(f"{path} should hold table {table.name} but is no Delta table: move that away, or set another warehouse")
@@ -70,6 +70,11 @@ def find(spark: SparkSession, config: Config, table: TableConfig, source: str) -
                 f"{table.name} of {config.path.name}. Move it away, or set another warehouse"
             )
     return identity
+
+
+def _is_unborn(spark: SparkSession, path: str) -> bool:
+    """Whether all that is there is a log without a version: what a process leaves that dies while it makes the table."""
+    return names(spark, path) == ["_delta_log"] and not versions(spark, path)
 
 
 def _identity(spark: SparkSession, path: str, table: str) -> Identity:
@@ -113,6 +118,10 @@ def create(
         builder = builder.property(key, value)
     if table.cluster_by:
         builder = builder.clusterBy(*table.cluster_by)
+    if _is_unborn(spark, path := table_path(config, table.name)):  # Delta makes no table where something lies
+        for name in names(spark, f"{path}/_delta_log"):
+            remove(spark, f"{path}/_delta_log/{name}")
+        remove(spark, f"{path}/_delta_log")
     builder.execute()
     made = find(spark, config, table, source)
     if made is None:

@@ -175,7 +175,36 @@ TABLE_BYTES = _gauge("headrace_table_bytes", "Bytes of those files", _TABLE)
 TABLE_COMMITTED = _gauge("headrace_table_committed_timestamp_seconds", "When this driver last finished a micro-batch", _TABLE)
 TABLE_MICRO_BATCHES = _counter("headrace_table_micro_batches", "Micro-batches finished by this driver", _TABLE)
 TABLE_INPUT_ROWS = _counter("headrace_table_input_rows", "Rows (bronze: Kafka messages) read by micro-batches", _TABLE)
+TABLE_INPUT_RATE = _gauge(
+    "headrace_table_input_rows_per_second", "Rate at which they arrived before the last micro-batch; 0 when idle", _TABLE
+)
+TABLE_PROCESSED_RATE = _gauge(
+    "headrace_table_processed_rows_per_second", "Those of the last micro-batch by the time it took; 0 when idle", _TABLE
+)
 TABLE_BEHIND = _gauge("headrace_table_behind_messages", "Kafka messages not read yet at the last micro-batch's end", _TABLE)
+TABLE_BEHIND_RECORDS = _gauge(
+    "headrace_table_behind_records",
+    "Records not read yet at the last micro-batch's end (bronze: those messages by the records a message had so far)",
+    _TABLE,
+)
+TABLE_BEHIND_SECONDS = _gauge(
+    "headrace_table_behind_seconds", "Age of the newest record in the table, while there are newer ones; 0 at the end", _TABLE
+)
+TABLE_SOURCE_VERSION = _gauge("headrace_table_source_version", "Version of its source up to which silver has merged", _TABLE)
+TABLE_FRESHNESS_SECONDS = _histogram(
+    "headrace_table_freshness_seconds",
+    "From produced to visible in Delta, of the oldest and the newest record of each micro-batch (kind)",
+    ["table", "kind"],
+)
+TABLE_MERGE_ROWS = _counter(
+    "headrace_table_merge_rows", "Rows that this driver's merges inserted, updated, or copied into new files as they were (kind)",
+    ["table", "kind"],
+)
+TABLE_STATE_ROWS = _gauge(
+    "headrace_table_state_rows", "Rows that a query keeps as state (bronze: marks, one per producer and hash range)", _TABLE
+)
+TABLE_STATE_BYTES = _gauge("headrace_table_state_bytes", "Bytes of that state, in memory (bronze: in each commit)", _TABLE)
+TABLE_LATE = _counter("headrace_table_late_rows", "Rows that came after the watermark had closed their window", _TABLE)
 TABLE_PHASE_SECONDS = _counter(
     "headrace_table_micro_batch_seconds", "Time of micro-batches by Spark's phases", ["table", "phase"]
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from panels import GROUP, MESSAGES, RECORDS, RECORDS_PER_S, SECONDS, STREAM, TABLE, Board, Panel, rate
+from panels import GROUP, MESSAGES, RATE, RECORDS, RECORDS_PER_S, SECONDS, STREAM, TABLE, Board, Panel, rate
 
 _BY_SHARD = rate("headrace_producer_shard_records_total", "@S", "stream, shard")
 
@@ -87,6 +87,14 @@ SHARDS = Board(
     ),
 )
 
+
+
+def _freshness(quantile: str, kind: str) -> str:
+    matchers = f'@T, kind="{kind}"'
+    buckets = f"sum by (table, le) (rate(headrace_table_freshness_seconds_bucket{{{matchers}}}{RATE}))"
+    return f"histogram_quantile({quantile}, {buckets})"
+
+
 TABLES = Board(
     "headrace-tables",
     "Headrace / Spark and tables",
@@ -98,6 +106,27 @@ TABLES = Board(
             "By micro-batches (bronze: Kafka messages)",
             RECORDS_PER_S,
             ((rate("headrace_table_input_rows_total", "@T", "table"), "{{table}}"),),
+        ),
+        Panel(
+            "Rows processed",
+            "Of the last micro-batch, by the time it took: what a table could take; below what arrives, it falls behind",
+            RECORDS_PER_S,
+            (
+                ("max by (table) (headrace_table_processed_rows_per_second{@T})", "{{table}} processed"),
+                ("max by (table) (headrace_table_input_rows_per_second{@T})", "{{table}} arriving"),
+            ),
+            "lag-growing",
+        ),
+        Panel(
+            "Freshness",
+            "From produced to visible in Delta, of each micro-batch's oldest record; its newest for comparison",
+            SECONDS,
+            (
+                (_freshness("0.5", "oldest"), "{{table}} p50"),
+                (_freshness("0.99", "oldest"), "{{table}} p99"),
+                (_freshness("0.5", "newest"), "{{table}} newest p50"),
+            ),
+            "freshness",
         ),
         Panel(
             "Since the last micro-batch",
@@ -112,6 +141,20 @@ TABLES = Board(
             MESSAGES,
             (("max by (table) (headrace_table_behind_messages{@T})", "{{table}}"),),
             "lag-growing",
+        ),
+        Panel(
+            "Behind, in records",
+            "Not read at the last micro-batch's end; bronze: estimated from messages",
+            RECORDS,
+            (("max by (table) (headrace_table_behind_records{@T})", "{{table}}"),),
+            "lag-growing",
+        ),
+        Panel(
+            "Behind, in time",
+            "Age of the newest record in the table while there are newer ones; 0 at the end",
+            SECONDS,
+            (("max by (table) (headrace_table_behind_seconds{@T})", "{{table}}"),),
+            "freshness",
         ),
         Panel(
             "Records in tables",
@@ -136,6 +179,40 @@ TABLES = Board(
                 ("max by (table) (headrace_table_voids{@T})", "{{table}} voids"),
             ),
             "dead-letters",
+        ),
+        Panel(
+            "Merged",
+            "Rows a second that silver's merges insert, update, and copy as they are: copies are what a merge costs",
+            RECORDS_PER_S,
+            ((rate("headrace_table_merge_rows_total", "@T", "table, kind"), "{{table}} {{kind}}"),),
+            "table-maintenance",
+        ),
+        Panel(
+            "Versions",
+            "Delta's newest version, and the version of its source up to which silver has merged",
+            "short",
+            (
+                ("max by (table) (headrace_table_version{@T})", "{{table}}"),
+                ("max by (table) (headrace_table_source_version{@T})", "{{table}} has merged"),
+            ),
+        ),
+        Panel(
+            "State",
+            "Rows that queries keep (bronze: marks)",
+            "short",
+            (("max by (table) (headrace_table_state_rows{@T})", "{{table}}"),),
+        ),
+        Panel(
+            "State, in bytes",
+            "In memory (bronze: in each commit)",
+            "bytes",
+            (("max by (table) (headrace_table_state_bytes{@T})", "{{table}}"),),
+        ),
+        Panel(
+            "Late rows",
+            "Came after the watermark had closed their window, and were left out",
+            RECORDS_PER_S,
+            ((rate("headrace_table_late_rows_total", "@T", "table"), "{{table}}"),),
         ),
         Panel(
             "Queries that failed",
