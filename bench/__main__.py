@@ -18,7 +18,7 @@ from bench.figure import Arena, Figure, show
 from pipeline.local import stack
 
 # Modules here with run(Arena) -> list[Figure]
-SECTIONS = ("kafka", "produce", "consume", "seeing", "reshard", "registry", "decoding", "spark")
+SECTIONS = ("kafka", "produce", "consume", "seeing", "reshard", "registry", "decoding", "spark", "merge")
 
 
 def main() -> int:

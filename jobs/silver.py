@@ -40,6 +40,8 @@ from pipeline.errors import ConfigError, HeadraceError, TableError
 
 _FEW_FILES = 4
 """So few are read without asking where in them the keys lie."""
+# A changed row is marked and written anew; without, its whole file is.
+_PROPERTIES = {"delta.enableDeletionVectors": "true"}
 
 
 class SilverJob:
@@ -84,7 +86,7 @@ class SilverJob:
             source,
             _nullable(schema),
             statistics=[*self.plan.keys, f"{REJECTED}.reason", *(HISTORY_COLUMNS if self.plan.has_history else ())],
-            properties={SETTINGS_PROPERTY: self.plan.settings()},
+            properties=_PROPERTIES | {SETTINGS_PROPERTY: self.plan.settings()},
         )
         self.plan.check_settings(identity.properties.get(SETTINGS_PROPERTY))
         return identity
@@ -118,6 +120,12 @@ class SilverJob:
             raise
 
     def _process(self, bronze: DataFrame, micro_batch: int) -> None:
+        self._take(bronze, micro_batch)
+        self._micro_batches += 1
+        self._report()
+
+    def _take(self, bronze: DataFrame, micro_batch: int) -> None:
+        """Merge rows of bronze's shape."""
         accepted, repeats = silver_rows.accepted(bronze), 0
         if self._sights is not None:
             accepted, repeats = self._sights.first(accepted)
@@ -131,10 +139,8 @@ class SilverJob:
                 self._sights.done(bronze)
         finally:
             reduced.unpersist()
-        self._micro_batches += 1
         self._rejected += arrived.rejected
         self._repeats += repeats
-        self._report()
 
     def _records(self, bronze: DataFrame) -> DataFrame:
         """Bronze rows as the records that are merged; those that cannot be have a reason in ``_rejected``."""
