@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 from jobs.tables import DELETED, META, REJECTED, RESERVED
 from pipeline.config import Merge, StreamConfig
 
-RECORD = ("topic", "partition", "generation", "offset", "index")
-"""Columns that ``replayed`` adds: which record a row is."""
+RECORD = "_record"
+"""A column that ``replayed`` adds: which record a row is, as topic/partition/generation/offset/index."""
 
 
 def replayed(bronze: DataFrame, merge: Merge, stream: StreamConfig) -> tuple[DataFrame, DataFrame]:
@@ -35,6 +35,12 @@ def replayed(bronze: DataFrame, merge: Merge, stream: StreamConfig) -> tuple[Dat
     return rows.withColumns({"valid_to": F.lead("valid_from").over(by_time), "is_current": last & ~F.col(DELETED)}), dead
 
 
+def with_record(rows: DataFrame) -> DataFrame:
+    """Rows with the column that names their record."""
+    order = [f"{META}.order.{name}" for name in ("generation", "offset", "index")]
+    return rows.withColumn(RECORD, F.concat_ws("/", f"{META}.topic", f"{META}.partition", *order))
+
+
 def _required(merge: Merge) -> list[str]:
     return [*merge.keys, *([merge.sequence_by] if merge.sequence_by else [])]
 
@@ -48,17 +54,13 @@ def _so_far(window: WindowSpec) -> WindowSpec:
 
 
 def _order(merge: Merge) -> list[str]:
-    log = ["generation", "offset", "index", "topic", "partition"]
+    log = [f"{META}.order.{name}" for name in ("generation", "offset", "index")] + [f"{META}.topic", f"{META}.partition"]
     producer = [f"{META}.producer", f"{META}.seq"]
     return [*log, *producer] if merge.sequence_by is None else [merge.sequence_by, *producer, *log]
 
 
 def _records(bronze: DataFrame, merge: Merge, record_key: str | None) -> DataFrame:
-    order = F.col(f"{META}.order")
-    rows = bronze.withColumns(
-        {"topic": F.col(f"{META}.topic"), "partition": F.col(f"{META}.partition")}
-        | {name: order[name] for name in ("generation", "offset", "index")}
-    )
+    rows = with_record(bronze)
     if merge.keys == [record_key]:  # a tombstone carries its key beside the value
         own = F.when(F.col(DELETED), F.col(f"{META}.key").try_cast(bronze.schema[merge.keys[0]].dataType))
         rows = rows.withColumn(merge.keys[0], F.coalesce(F.col(merge.keys[0]), own))
@@ -72,7 +74,7 @@ def _filled(rows: DataFrame, merge: Merge) -> DataFrame:
     by_time = _of_key(merge).orderBy(*_order(merge))
     rows = rows.withColumn("_deletes", F.sum(F.col(DELETED).cast("int")).over(_so_far(by_time)))
     life = _so_far(Window.partitionBy(*merge.keys, "_deletes").orderBy(*_order(merge)))
-    kept = (*_required(merge), *RECORD, *RESERVED, "_deletes")
+    kept = (*_required(merge), RECORD, *RESERVED, "_deletes")
     values = [name for name in rows.columns if name not in kept]
     own = {name: F.when(~F.col(DELETED), F.col(name)) for name in values}
     return rows.withColumns({name: F.last(value, ignorenulls=True).over(life) for name, value in own.items()}).drop("_deletes")

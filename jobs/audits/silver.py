@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from jobs import tables
 from jobs.audits.finding import Audit
-from jobs.audits.replay import RECORD, replayed
+from jobs.audits.replay import RECORD, replayed, with_record
 from jobs.checkpoint import SparkCheckpoint
 from jobs.merging.rows import NO_KEY, NO_SEQUENCE
 from jobs.tables import DELETED, META, REJECTED, RESERVED
@@ -27,7 +27,7 @@ def audit_silver(spark: SparkSession, config: Config, table: str) -> Audit:
     version = _merged_version(spark, config, table)
     audit = Audit(table, f"{source}, version {version}, replayed")
     bronze = tables.load(spark, config, source, version)
-    stored = _with_record(tables.load(spark, config, table))
+    stored = with_record(tables.load(spark, config, table))
     expected, dead = replayed(bronze, configured.merge, config.stream(config.table(source).sources[0]))
     is_dead = F.col(f"{REJECTED}.reason").isNotNull()
     audit.looked_at["keys"] = expected.select(*configured.merge.keys).distinct().count()
@@ -51,14 +51,9 @@ def _merged_version(spark: SparkSession, config: Config, table: str) -> int:
     return int(done["reservoirVersion"]) - 1
 
 
-def _with_record(stored: DataFrame) -> DataFrame:
-    order = {name: F.col(f"{META}.order.{name}") for name in ("generation", "offset", "index")}
-    return stored.withColumns({"topic": F.col(f"{META}.topic"), "partition": F.col(f"{META}.partition")} | order)
-
-
 def _compare(audit: Audit, expected: DataFrame, stored: DataFrame, merge: Merge) -> None:
     """``scd: 1`` has one row a key, ``scd: 2`` one a record."""
-    identity = [*merge.keys, *(RECORD if merge.scd == 2 else ())]
+    identity = [*merge.keys, *([RECORD] if merge.scd == 2 else [])]
     what = "keys" if merge.scd == 1 else "records"
     both = expected.alias("e").join(stored.alias("s"), _same(identity), "full_outer")
     shown = [F.coalesce(F.col(f"e.{name}"), F.col(f"s.{name}")).alias(name) for name in identity]
@@ -67,7 +62,7 @@ def _compare(audit: Audit, expected: DataFrame, stored: DataFrame, merge: Merge)
     audit.add(f"{what} in the table that bronze does not have", both.where(~here & there).select(*shown), identity)
     gone = F.col(f"e.{DELETED}") != F.col(f"s.{DELETED}")
     audit.add(f"{what} that are deleted on one side only", both.where(here & there & gone).select(*shown), identity)
-    own = (*RESERVED, *RECORD)
+    own = (*RESERVED, RECORD)
     columns = [name for name in stored.columns if name not in own and name in expected.columns]
     values = [~F.col(f"e.{name}").eqNullSafe(F.col(f"s.{name}")) for name in columns]
     differs = here & there & ~gone & reduce(lambda a, b: a | b, values, F.lit(False)) & ~F.col(f"e.{DELETED}")
@@ -78,10 +73,10 @@ def _compare(audit: Audit, expected: DataFrame, stored: DataFrame, merge: Merge)
 
 def _compare_dead(audit: Audit, expected: DataFrame, stored: DataFrame) -> None:
     """Dead letters that the table made of bronze's records, one each."""
-    columns, same = list(RECORD), _same(RECORD)
+    columns, same = [RECORD], _same([RECORD])
     missing = expected.alias("e").join(stored.alias("s"), same, "left_anti")
     audit.add("records that belong to the dead letters and are not there", missing, columns)
-    several = stored.groupBy(*RECORD).count().where("count > 1")
+    several = stored.groupBy(RECORD).count().where("count > 1")
     audit.add("records that are a dead letter more than once", several, columns)
     wrongly = stored.alias("e").join(expected.alias("s"), same, "left_anti")
     audit.add("dead letters that should be rows", wrongly.where(F.col(f"{REJECTED}.reason").isin(NO_KEY, NO_SEQUENCE)), columns)

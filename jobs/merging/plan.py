@@ -86,6 +86,8 @@ class MergePlan:
                     raise ConfigError(f"{at}: there is no column {name!r}; there are: {', '.join(there)}")
                 if columns[name].partition("(")[0] not in _ATOMIC:
                     raise ConfigError(f"{at}: the column {name!r} is {columns[name]}: a key or a sequence is a single value")
+        if self.merge.ignore_null_updates and set(there) <= {*self.keys, self.merge.sequence_by}:
+            raise ConfigError(f"tables.{self.table}.merge.ignore_null_updates: the records have no columns but keys and sequence")
         if self.has_history and (taken := sorted(set(HISTORY_COLUMNS).intersection(there))):
             raise ConfigError(f"tables.{self.table}.merge.scd: 2 makes columns {', '.join(taken)}, which the records have too")
 

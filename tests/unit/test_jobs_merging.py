@@ -71,6 +71,11 @@ def test_columns_that_a_merge_cannot_have_are_named(merge: dict[str, Any], colum
         plan(**merge).check_columns(COLUMNS | columns)
 
 
+def test_ignore_null_updates_without_a_column_that_could_be_null_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no columns but keys and sequence"):
+        plan(sequence_by="at", ignore_null_updates=True).check_columns({"id": "string", "at": "int", "_meta": "struct<a:int>"})
+
+
 def test_a_merge_that_fits_its_columns_is_taken() -> None:
     plan(keys=["id", "at"], scd=1).check_columns(COLUMNS | {"valid_to": "date"})
     plan(sequence_by="at", scd=2).check_columns(COLUMNS)
