@@ -18,7 +18,18 @@ from bench.figure import Arena, Figure, show
 from pipeline.local import stack
 
 # Modules here with run(Arena) -> list[Figure]
-SECTIONS = ("kafka", "produce", "consume", "seeing", "reshard", "registry", "decoding", "spark", "freshness")
+SECTIONS = (
+    "kafka",
+    "produce",
+    "consume",
+    "seeing",
+    "reshard",
+    "registry",
+    "decoding",
+    "spark",
+    "freshness",
+    "merge",
+)
 
 
 def main() -> int:

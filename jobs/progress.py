@@ -9,7 +9,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class TableProgress:
     """``micro_batches`` are of this run; ``version`` is Delta's. The counts are totals since the table was made (bronze), or
-    of this run (silver: rows merged; gold: rows of the newest refresh)."""
+    of this run (silver: rows merged, repeats of explicit ids, dead letters; gold: rows of the newest refresh)."""
 
     table: str
     micro_batches: int = 0

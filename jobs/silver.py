@@ -1,43 +1,47 @@
-"""Silver: one row per key, the newest (DESIGN.md §6).
+"""Silver: the rows that the records of each key come to (DESIGN.md §6).
 
     spark-submit … jobs/silver.py --config headrace.yml [--table silver.flights] [--mode continuous|available-now|10s]
 
-Bronze is read as a stream of appended rows. Each micro-batch is reduced to the newest row per key and merged where it is
-newer than the row that is there, so any arrival order gives the same table. A deleted row stays as a tombstone: a late
-insert does not bring it back. A micro-batch that is merged twice changes nothing the second time: idempotent by nature, so no
-txnVersion is used (with one, Delta would skip *new* rows in silence under an older Spark checkpoint).
+Bronze is read as a stream of appended rows. The path of a micro-batch:
+
+    bronze rows → repeats of ids left out → records → checked (dead letters told apart) → folded by key → one MERGE
+
+Any order of arrival gives the same table: ``jobs.merging`` says how for each kind of fold. A deleted row stays as a hidden row,
+so a late insert does not bring it back. A micro-batch that is merged twice changes nothing the second time: idempotent by
+nature, so no txnVersion is used (with one, Delta would skip *new* rows in silence under an older Spark checkpoint).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import threading
-from collections.abc import Sequence
 
-from delta.tables import DeltaTable
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs import crash, tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
-from jobs.commits import FORMAT
+from jobs.commits import FORMAT, read_checksum
 from jobs.evolution import TableColumns
+from jobs.merging import rows as silver_rows
+from jobs.merging.current import ROWS
+from jobs.merging.ids import Sights
+from jobs.merging.plan import SETTINGS_PROPERTY, MergePlan
+from jobs.merging.target import Arrived, fold_of, look, merge, rows_there
 from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
-from jobs.tables import DELETED, META, REJECTED, RESERVED
-from pipeline.config import Config, Merge
+from jobs.tables import REJECTED
+from pipeline.config import Config
+from pipeline.config.merge import HISTORY_COLUMNS
 from pipeline.errors import ConfigError, HeadraceError, TableError
 
-log = logging.getLogger("headrace.jobs")
-
-_META_KEPT = ("key", "order", "producer", "seq", "timestamp", "produced_at")
-_USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-_ROWS = "_rows"
+_FEW_FILES = 4
+"""So few are read without asking where in them the keys lie."""
+# A changed row is marked and written anew; without, its whole file is.
+_PROPERTIES = {"delta.enableDeletionVectors": "true"}
 
 
 class SilverJob:
@@ -51,25 +55,42 @@ class SilverJob:
         self.wants_restart = threading.Event()
         self._spark = spark
         self._on_progress = on_progress
-        self.merge, self._record_key = _checked(config, table)
+        self.plan = MergePlan.of(config, table)
+        if self.table.expect:
+            raise ConfigError(f"tables.{table}.expect: expectations are not built yet: remove them")
+        self._fold = fold_of(self.plan)
         self._path = tables.table_path(config, table)
         source = config.table(self.table.sources[0])
         self._source_path = tables.table_path(config, source.name)
         bronze = tables.find(spark, config, source, source.sources[0])
         if bronze is None:
             raise TableError(f"{table} is made from {source.name}, which is not there: run `headrace run {source.name}` first")
-        stored = spark.read.format("delta").load(self._source_path)
-        _check_columns(table, self.merge, stored.columns)
-        columns = self._rows(stored).schema
-        identity = tables.create(
-            spark, config, self.table, source.name, _without(columns, _ROWS), statistics=self.merge.keys
-        )
+        identity = self._create(config, source.name)
         self._checkpoint = SparkCheckpoint(spark, tables.checkpoint_path(config, table))
         crash.reach("silver.table_made")
         self._checkpoint.claim(Owner(table, identity.id, f"{source.name} ({bronze.id})"))
+        self._sights = Sights.open(spark, config, self.plan, identity)
         self._columns = TableColumns(spark, table, self._path)
-        self._is_empty = identity.files == 0
-        self._micro_batches = self._merged = 0
+        self._files = identity.files
+        self._micro_batches = self._merged = self._rejected = self._repeats = 0
+
+    def _create(self, config: Config, source: str) -> tables.Identity:
+        stored = self._spark.read.format("delta").load(self._source_path)
+        self.plan.check_columns({field.name: field.dataType.simpleString() for field in stored.schema.fields})
+        schema = self._fold.complete(self._fold.reduced(self._records(stored)).drop(ROWS), None).schema
+        columns = {field.name: field.dataType.simpleString() for field in schema.fields}
+        self._prunable = self.plan.prunable(columns)
+        identity = tables.create(
+            self._spark,
+            config,
+            self.table if self.table.cluster_by else self.table.model_copy(update={"cluster_by": self.plan.cluster_by(columns)}),
+            source,
+            _nullable(schema),
+            statistics=[*self.plan.keys, f"{REJECTED}.reason", *(HISTORY_COLUMNS if self.plan.has_history else ())],
+            properties=_PROPERTIES | {SETTINGS_PROPERTY: self.plan.settings()},
+        )
+        self.plan.check_settings(identity.properties.get(SETTINGS_PROPERTY))
+        return identity
 
     def start(self, mode: Mode) -> StreamingQuery:
         """Start the query over the bronze table."""
@@ -100,132 +121,90 @@ class SilverJob:
             self.failure = error
             raise
 
-    def _process(self, rows: DataFrame, micro_batch: int) -> None:
+    def _process(self, bronze: DataFrame, micro_batch: int) -> None:
         crash.reach("silver.planned")
-        newest = self._rows(rows).persist(StorageLevel.MEMORY_AND_DISK)
-        try:
-            key = self.merge.keys[0]
-            no_key = ~_has_keys(self.merge.keys)
-            found = newest.agg(
-                F.count_if(~no_key), F.coalesce(F.sum(F.when(no_key, F.col(_ROWS))), F.lit(0)), F.min(key), F.max(key)
-            ).collect()[0]
-            if found[1]:
-                log.warning("%s: %d records without a key (%s) stay in bronze only", self.name, found[1], self.merge.keys)
-            metadata = {"headrace": FORMAT, "micro_batch": micro_batch, "without_key": found[1]}
-            if found[0]:
-                self._write(newest.where(~no_key).drop(_ROWS), json.dumps(metadata), found[2], found[3])
-        finally:
-            newest.unpersist()
+        self._take(bronze, micro_batch)
         self._micro_batches += 1
         self._report()
 
-    def _rows(self, stored: DataFrame) -> DataFrame:
-        """Bronze rows as silver rows, the newest of each key, with ``_rows``: how many there were of it."""
-        merge = self.merge
-        columns = [F.col(name) for name in stored.columns if name not in RESERVED]
-        if self._record_key is not None:  # a tombstone has no value: its key is the record's
-            kind = stored.schema[self._record_key].dataType
-            whole = F.coalesce(F.col(self._record_key), F.col(f"{META}.key").try_cast(kind)).alias(self._record_key)
-            columns = [whole if name == self._record_key else F.col(name) for name in stored.columns if name not in RESERVED]
-        is_deleted = F.col(DELETED)
-        if merge.delete_when:
-            is_deleted = is_deleted | F.coalesce(F.expr(merge.delete_when).cast("boolean"), F.lit(False))
-        meta = F.struct(*(F.col(f"{META}.{name}").alias(name) for name in _META_KEPT))
-        rows = stored.where(F.col(f"{REJECTED}.reason").isNull()).select(*columns, meta.alias(META), is_deleted.alias(DELETED))
-        whole_row = F.struct(*(F.col(name) for name in rows.columns))
-        newest = rows.groupBy(*merge.keys).agg(
-            F.max_by(whole_row, _token("", merge)).alias("newest"), F.count(F.lit(1)).alias(_ROWS)
-        )
-        return newest.select("newest.*", _ROWS)
+    def _take(self, bronze: DataFrame, micro_batch: int) -> None:
+        """Merge rows of bronze's shape."""
+        accepted, repeats = silver_rows.accepted(bronze), 0
+        if self._sights is not None:
+            accepted, repeats = self._sights.first(accepted)
+        reduced = self._fold.reduced(self._records(accepted)).persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            arrived = look(reduced, self._prunable, cut=self._files > _FEW_FILES)
+            if arrived.rows:
+                counts = {"records": arrived.records, "rejected": arrived.rejected, "repeats": repeats}
+                self._write(reduced.drop(ROWS), arrived, json.dumps({"headrace": FORMAT, "micro_batch": micro_batch, **counts}))
+            if self._sights is not None:
+                self._sights.done(bronze)
+        finally:
+            reduced.unpersist()
+        self._rejected += arrived.rejected
+        self._repeats += repeats
 
-    def _write(self, newest: DataFrame, metadata: str, low: object, high: object) -> None:
-        newest, grows = self._columns.follow(newest)
+    def _records(self, bronze: DataFrame) -> DataFrame:
+        """Bronze rows as the records that are merged; those that cannot be have a reason in ``_rejected``."""
+        return silver_rows.checked(silver_rows.records(bronze, self.plan), self.plan)
+
+    def _write(self, reduced: DataFrame, arrived: Arrived, metadata: str) -> None:
+        _, grows = self._columns.follow(self._fold.complete(reduced, None))  # what the fold makes of them follows too
+        reduced, _ = self._columns.follow(reduced)
         crash.reach("silver.before_write")
         crash.reach_when_written("silver.before_commit", self._path)
-        self._write_columns(newest, metadata, low, high)
+        if self._files == 0:
+            self._append(self._fold.complete(reduced, None), metadata)
+        else:
+            self._merge(reduced, arrived, metadata)
         crash.reach("silver.after_commit")
         if grows:
             self._columns.load()
 
-    def _write_columns(self, newest: DataFrame, metadata: str, low: object, high: object) -> None:
-        if self._is_empty:
-            writer = newest.write.format("delta").mode("append").option("mergeSchema", "true")
-            writer.option("userMetadata", metadata).save(self._path)
-            self._is_empty = False
-            return
-        session, key = newest.sparkSession, self.merge.keys[0]
-        session.conf.set(_USER_METADATA, metadata)
-        same = F.lit(True)
-        for name in self.merge.keys:
-            same = same & (F.col(f"t.{name}") == F.col(f"s.{name}"))
-        # Files whose keys are all outside the micro-batch's are not read.
-        same = same & F.col(f"t.{key}").between(F.lit(low), F.lit(high))
-        (
-            DeltaTable.forPath(session, self._path)
-            .alias("t")
-            .merge(newest.alias("s"), same)
-            .withSchemaEvolution()
-            .whenMatchedUpdateAll(_token("s.", self.merge) > _token("t.", self.merge))
-            .whenNotMatchedInsertAll()
-            .execute()
-        )
+    def _append(self, rows: DataFrame, metadata: str) -> None:
+        """The first rows of a table. Whatever becomes of this, the next ones are merged."""
+        self._files = 1
+        writer = rows.write.format("delta").mode("append").option("mergeSchema", "true")
+        writer.option("userMetadata", metadata).save(self._path)
+
+    def _merge(self, reduced: DataFrame, arrived: Arrived, metadata: str) -> None:
+        session = reduced.sparkSession
+        there = rows_there(session, self._path, reduced, self.plan, arrived) if self._fold.needs_table else None
+        complete = self._fold.complete(reduced, there)
+        if there is not None:
+            complete.persist(StorageLevel.MEMORY_AND_DISK)
+        try:
+            merge(session, self._path, complete, self.plan, self._fold, arrived, metadata)
+        finally:
+            complete.unpersist()
 
     def _report(self) -> None:
         version = tables.version(self._spark, self._path)
         self._merged += tables.rows_merged(self._spark, self._path, version)
+        noted = read_checksum(self._spark, self._path, version)
+        if noted is not None:
+            self._files = max(self._files, int(noted.get("numFiles", 0)))
         if self._on_progress is not None:
-            self._on_progress(TableProgress(self.name, micro_batches=self._micro_batches, version=version, records=self._merged))
+            self._on_progress(
+                TableProgress(
+                    self.name,
+                    micro_batches=self._micro_batches,
+                    version=version,
+                    records=self._merged,
+                    repeats=self._repeats,
+                    rejected=self._rejected,
+                )
+            )
 
 
-def _token(side: str, merge: Merge) -> Column:
-    """What decides which of two rows of a key is newer. Ties of ``sequence_by`` go to (producer, seq), then to the order
-    token, so that the winner never depends on arrival."""
-    meta = f"{side}{META}"
-    if merge.sequence_by is None:
-        return F.col(f"{meta}.order")
-    return F.struct(
-        F.col(f"{side}{merge.sequence_by}").alias("sequence"),
-        F.col(f"{meta}.producer").alias("producer"),
-        F.col(f"{meta}.seq").alias("seq"),
-        F.col(f"{meta}.order").alias("order"),
-    )
-
-
-def _has_keys(keys: Sequence[str]) -> Column:
-    out = F.lit(True)
-    for name in keys:
-        out = out & F.col(name).isNotNull()
-    return out
-
-
-def _checked(config: Config, table: str) -> tuple[Merge, str | None]:
-    """The merge settings, and the key column that a tombstone's record key stands for (None: it cannot)."""
-    configured = config.table(table)
-    if configured.merge is None:
-        raise ConfigError(f"tables.{table}: a silver table needs merge: {{keys: […]}}")
-    if configured.expect:
-        raise ConfigError(f"tables.{table}.expect: expectations are not built yet: remove them")
-    if len(configured.sources) != 1 or config.table(configured.sources[0]).layer != "bronze":
-        raise ConfigError(f"tables.{table}.from: a silver table is made from one bronze table")
-    stream = config.stream(config.table(configured.sources[0]).sources[0])
-    if stream.ordering == "salted" and configured.merge.sequence_by is None:
-        raise ConfigError(
-            f"tables.{table}.merge.sequence_by: stream {stream.name} is salted, so the log does not order the records of a key: "
-            "name a column that does"
-        )
-    keys = configured.merge.keys
-    return configured.merge, stream.key if keys == [stream.key] else None
-
-
-def _check_columns(table: str, merge: Merge, columns: Sequence[str]) -> None:
-    there = [name for name in columns if name not in RESERVED]
-    for column in [*merge.keys, *([merge.sequence_by] if merge.sequence_by else [])]:
-        if column not in there:
-            raise ConfigError(f"tables.{table}.merge: there is no column {column!r}; there are: {', '.join(there)}")
-
-
-def _without(columns: T.StructType, name: str) -> T.StructType:
-    return T.StructType([field for field in columns.fields if field.name != name])
+def _nullable(kind: T.StructType) -> T.StructType:
+    """Everything in it may be null, at any depth: that an expression never is null is no promise of the table's."""
+    fields = [
+        T.StructField(one.name, _nullable(one.dataType) if isinstance(one.dataType, T.StructType) else one.dataType)
+        for one in kind.fields
+    ]
+    return T.StructType(fields)
 
 
 def main(arguments: list[str] | None = None) -> int:

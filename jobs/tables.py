@@ -132,8 +132,8 @@ def create(
 def read(spark: SparkSession, config: Config, table: str, *, rejected: bool = False) -> DataFrame:
     """A table's current rows, as a user means them.
 
-    Bronze: without rejected rows, or only those with ``rejected=True``. Silver: without deleted rows and without our own
-    columns. Gold: as it is. Raises ConfigError for a table not in headrace.yml, TableError for one not made yet.
+    Bronze and silver: without rejected rows, or only those with ``rejected=True``. Silver: without deleted rows and without
+    our own columns. Gold: as it is. Raises ConfigError for a table not in headrace.yml, TableError for one not made yet.
     """
     return visible(load(spark, config, table), config.table(table).layer, rejected=rejected)
 
@@ -156,7 +156,8 @@ def visible(rows: DataFrame, layer: str, *, rejected: bool = False) -> DataFrame
         is_rejected = F.col(f"{REJECTED}.reason").isNotNull()
         return rows.where(is_rejected) if rejected else rows.where(~is_rejected).drop(REJECTED)
     if layer == "silver":
-        return rows.where(~F.col(DELETED)).drop(META, DELETED)
+        is_rejected = F.col(f"{REJECTED}.reason").isNotNull()
+        return rows.where(is_rejected) if rejected else rows.where(~F.col(DELETED) & ~is_rejected).drop(META, DELETED, REJECTED)
     return rows
 
 

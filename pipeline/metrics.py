@@ -168,7 +168,7 @@ TABLE_RECORDS = _gauge(
 TABLE_REPEATS = _gauge("headrace_table_repeats", "Records left out as repeats since the table was made (bronze)", _TABLE)
 TABLE_VOIDS = _gauge("headrace_table_voids", "Messages past their shard's seal since the table was made (bronze)", _TABLE)
 TABLE_REJECTED = _gauge(
-    "headrace_table_rejected", "Rows with a reason instead of a value since the table was made (bronze)", _TABLE
+    "headrace_table_rejected", "Dead letters: since the table was made (bronze), of this driver (silver)", _TABLE
 )
 TABLE_FILES = _gauge("headrace_table_files", "Data files of the newest version", _TABLE)
 TABLE_BYTES = _gauge("headrace_table_bytes", "Bytes of those files", _TABLE)

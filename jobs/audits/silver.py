@@ -1,18 +1,18 @@
-"""Silver against bronze replayed: the newest row of each key, by a window over all of bronze, has to be the row that is there.
-
-Nothing of the job's MERGE or its grouping is used: what is computed here is what ``merge:`` in headrace.yml means.
-"""
+"""Silver against bronze replayed in order (jobs.audits.replay): the same rows, the same dead letters, nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import tables
 from jobs.audits.finding import Audit
+from jobs.audits.replay import RECORD, replayed, with_record
 from jobs.checkpoint import SparkCheckpoint
+from jobs.merging.rows import NO_KEY, NO_SEQUENCE
 from jobs.tables import DELETED, META, REJECTED, RESERVED
 from pipeline.config import Config, Merge
 from pipeline.errors import ConfigError, TableError
@@ -27,12 +27,16 @@ def audit_silver(spark: SparkSession, config: Config, table: str) -> Audit:
     version = _merged_version(spark, config, table)
     audit = Audit(table, f"{source}, version {version}, replayed")
     bronze = tables.load(spark, config, source, version)
-    stored = tables.load(spark, config, table)
-    stream = config.stream(config.table(source).sources[0])
-    expected = _newest(bronze, configured.merge, stream.key)
-    columns = [name for name in stored.columns if name not in RESERVED and name in expected.columns]
-    audit.looked_at["keys"] = expected.count()
-    _compare(audit, expected, stored, configured.merge.keys, columns)
+    stored = with_record(tables.load(spark, config, table))
+    expected, dead = replayed(bronze, configured.merge, config.stream(config.table(source).sources[0]))
+    is_dead = F.col(f"{REJECTED}.reason").isNotNull()
+    audit.looked_at["keys"] = expected.select(*configured.merge.keys).distinct().count()
+    if configured.merge.scd == 2:
+        audit.looked_at["records in the history of keys"] = expected.count()
+    if (letters := dead.count()) > 0:
+        audit.looked_at["dead letters"] = letters
+    _compare(audit, expected, stored.where(~is_dead), configured.merge)
+    _compare_dead(audit, dead, stored.where(is_dead))
     return audit
 
 
@@ -47,34 +51,36 @@ def _merged_version(spark: SparkSession, config: Config, table: str) -> int:
     return int(done["reservoirVersion"]) - 1
 
 
-def _newest(bronze: DataFrame, merge: Merge, record_key: str | None) -> DataFrame:
-    rows = bronze.where(F.col(f"{REJECTED}.reason").isNull())
-    deleted: Column = F.col(DELETED)
-    if merge.delete_when:
-        deleted = deleted | F.coalesce(F.expr(merge.delete_when).cast("boolean"), F.lit(False))
-    rows = rows.withColumn(DELETED, deleted)
-    if merge.keys == [record_key]:  # a tombstone carries its key beside the value
-        own = F.coalesce(F.col(merge.keys[0]).cast("string"), F.col(f"{META}.key"))
-        rows = rows.withColumn(merge.keys[0], own.cast(bronze.schema[merge.keys[0]].dataType))
-    for key in merge.keys:
-        rows = rows.where(F.col(key).isNotNull())
-    ties = ["order"] if merge.sequence_by is None else ["producer", "seq", "order"]
-    order = [*([merge.sequence_by] if merge.sequence_by else []), *(f"{META}.{name}" for name in ties)]
-    newest_first = Window.partitionBy(*merge.keys).orderBy(*(F.col(name).desc() for name in order))
-    return rows.withColumn("_place", F.row_number().over(newest_first)).where("_place = 1").drop("_place")
-
-
-def _compare(audit: Audit, expected: DataFrame, stored: DataFrame, keys: list[str], columns: list[str]) -> None:
-    left, right = expected.alias("e"), stored.alias("s")
-    same = reduce(lambda a, b: a & b, (F.col(f"e.{key}") == F.col(f"s.{key}") for key in keys))
-    shown = [F.coalesce(F.col(f"e.{key}"), F.col(f"s.{key}")).alias(key) for key in keys]
-    both = left.join(right, same, "full_outer")
+def _compare(audit: Audit, expected: DataFrame, stored: DataFrame, merge: Merge) -> None:
+    """``scd: 1`` has one row a key, ``scd: 2`` one a record."""
+    identity = [*merge.keys, *([RECORD] if merge.scd == 2 else [])]
+    what = "keys" if merge.scd == 1 else "records"
+    both = expected.alias("e").join(stored.alias("s"), _same(identity), "full_outer")
+    shown = [F.coalesce(F.col(f"e.{name}"), F.col(f"s.{name}")).alias(name) for name in identity]
     here, there = F.col(f"e.{META}").isNotNull(), F.col(f"s.{META}").isNotNull()
-    audit.add("keys of bronze that are not in the table", both.where(here & ~there).select(*shown), keys)
-    audit.add("keys in the table that bronze does not have", both.where(~here & there).select(*shown), keys)
+    audit.add(f"{what} of bronze that are not in the table", both.where(here & ~there).select(*shown), identity)
+    audit.add(f"{what} in the table that bronze does not have", both.where(~here & there).select(*shown), identity)
     gone = F.col(f"e.{DELETED}") != F.col(f"s.{DELETED}")
-    audit.add("keys that are deleted on one side only", both.where(here & there & gone).select(*shown), keys)
+    audit.add(f"{what} that are deleted on one side only", both.where(here & there & gone).select(*shown), identity)
+    own = (*RESERVED, RECORD)
+    columns = [name for name in stored.columns if name not in own and name in expected.columns]
     values = [~F.col(f"e.{name}").eqNullSafe(F.col(f"s.{name}")) for name in columns]
-    differs = reduce(lambda a, b: a | b, values, F.lit(False)) & ~F.col(f"e.{DELETED}")
-    audit.add("keys whose row is not the newest record's", both.where(here & there & ~gone & differs).select(*shown), keys)
-    audit.add("keys with several rows", stored.groupBy(*keys).count().where("count > 1"), keys)
+    differs = here & there & ~gone & reduce(lambda a, b: a | b, values, F.lit(False)) & ~F.col(f"e.{DELETED}")
+    problem = "keys whose row is not the newest record's" if merge.scd == 1 else "records whose row, or its time, is not right"
+    audit.add(problem, both.where(differs).select(*shown), identity)
+    audit.add(f"{what} with several rows", stored.groupBy(*identity).count().where("count > 1"), identity)
+
+
+def _compare_dead(audit: Audit, expected: DataFrame, stored: DataFrame) -> None:
+    """Dead letters that the table made of bronze's records, one each."""
+    columns, same = [RECORD], _same([RECORD])
+    missing = expected.alias("e").join(stored.alias("s"), same, "left_anti")
+    audit.add("records that belong to the dead letters and are not there", missing, columns)
+    several = stored.groupBy(RECORD).count().where("count > 1")
+    audit.add("records that are a dead letter more than once", several, columns)
+    wrongly = stored.alias("e").join(expected.alias("s"), same, "left_anti")
+    audit.add("dead letters that should be rows", wrongly.where(F.col(f"{REJECTED}.reason").isin(NO_KEY, NO_SEQUENCE)), columns)
+
+
+def _same(columns: Sequence[str]) -> Column:
+    return reduce(lambda a, b: a & b, (F.col(f"e.{name}").eqNullSafe(F.col(f"s.{name}")) for name in columns))

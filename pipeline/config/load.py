@@ -166,9 +166,9 @@ def _explain(error: ValidationError, file: Path, lines: Lines) -> str:
             message = "is not an option here; see docs/configuration.md for those there are"
         elif problem["type"] == "missing":
             message = "is missing"
-        named = re.match(r"(tables\.[\w.]+?)\.from: ", message)
+        named = re.match(r"tables\.(\w+\.\w+)\.(\w+): ", message)
         if not at and named:
-            at = ("tables", named.group(1).removeprefix("tables."), "from")
+            at = ("tables", named.group(1), named.group(2))
             message = message[named.end() :]
         out.append(f"{file}:{_line(lines, at)}: {'.'.join(at)}{': ' if at else ''}{message}")
     return "\n".join(out)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
+from pipeline.config.merge import Merge
 from pipeline.errors import ConfigError, UnknownStreamError
 
 KIB, MIB = 1024, 1024 * 1024
@@ -134,14 +135,6 @@ class StreamConfig(_Strict):
         return f"{self.name}-value"
 
 
-class Merge(_Strict):
-    """How silver folds records into rows."""
-
-    keys: list[str] = Field(min_length=1)
-    sequence_by: str | None = None
-    delete_when: str | None = None
-
-
 def _list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -223,6 +216,25 @@ class Config(_Strict):
                 if source not in known:
                     kind = "stream" if table.layer == "bronze" else "table"
                     raise ValueError(f"tables.{name}.from: no {kind} {source!r}; there are: {', '.join(sorted(known)) or 'none'}")
+        return self
+
+    @model_validator(mode="after")
+    def _merges_fit(self) -> Config:
+        for name, table in self.tables.items():
+            if table.layer != "silver":
+                if table.merge is not None:
+                    raise ValueError(f"tables.{name}.merge: only silver tables merge")
+                continue
+            if table.merge is None:
+                raise ValueError(f"tables.{name}.merge: a silver table needs merge: {{keys: […]}}")
+            if len(table.sources) != 1 or self.tables[table.sources[0]].layer != "bronze":
+                raise ValueError(f"tables.{name}.from: a silver table is made from one bronze table")
+            stream = self.streams[self.tables[table.sources[0]].sources[0]]
+            if stream.ordering == "salted" and table.merge.sequence_by is None:
+                raise ValueError(
+                    f"tables.{name}.merge: sequence_by is missing: stream {stream.name} is salted, so the log does not order the "
+                    "records of a key: name a column that does"
+                )
         return self
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jobs import tables
+from jobs.audit import audit
 from jobs.bronze import BronzeJob
 from jobs.silver import SilverJob
 from pipeline.errors import ConfigError, InvariantError, TableError
@@ -118,12 +119,39 @@ def test_ties_of_the_sequence_column_have_one_winner(lake: MakeLake) -> None:
     assert {row["item"]: row["note"] for row in shop.read("silver.orders").collect()} == {"apple": "second", "pear": "second"}
 
 
-def test_rows_without_a_key_stay_in_bronze_only(lake: MakeLake) -> None:
-    merge = {"keys": ["item", "note"]}
+def test_records_without_a_key_or_a_sequence_are_dead_letters_of_the_table_once(lake: MakeLake) -> None:
+    merge = {"keys": ["item", "note"], "sequence_by": "number"}
     shop = with_bronze(lake(tables={"silver.orders": {"from": "bronze.orders", "merge": merge}}))
     arrive(shop, ((0, 1, 0), "apple", 1, None), ((0, 2, 0), "apple", 2, "x"), ((0, 3, 0), "apple", 3, "y"))
     shop.run("silver.orders")
-    assert sorted(row["number"] for row in shop.read("silver.orders").collect()) == [2, 3]
+    arrive(shop, ((0, 4, 0), "apple", 4, None), ((0, 5, 0), "apple", None, None), ((0, 6, 0), "apple", 6, "x"))
+    shop.run("silver.orders")
+    shutil.rmtree(tables.checkpoint_path(shop.config, "silver.orders"))
+    told = shop.run("silver.orders")["silver.orders"]
+    assert sorted(row["number"] for row in shop.read("silver.orders").collect()) == [3, 6]
+    letters = shop.read("silver.orders", rejected=True).collect()
+    found = {row["_rejected"]["record"]: (row["_rejected"]["detail"], row["number"]) for row in letters}
+    assert found == {
+        "0/1/0": ("the record has no value in note", 1),
+        "0/4/0": ("the record has no value in note", 4),
+        "0/5/0": ("the record has no value in item, note", None),
+    }
+    assert len(letters) == told.rejected == 3
+    (audited,) = audit(shop.spark, shop.config, "silver.orders")
+    assert audited.findings == []
+
+
+def test_rows_and_settings_of_another_merge_are_not_mixed_and_a_wrong_condition_is_a_sentence(shop: Any) -> None:
+    arrive(shop, ((0, 1, 0), "apple", 1, None))
+    shop.run("silver.orders")
+    for merge, error, said in (
+        ({"keys": ["item"], "scd": 2}, TableError, r"scd \(was 1, is 2\)"),
+        ({"keys": ["item"], "delete_when": "nothing > 1"}, ConfigError, "delete_when: 'nothing > 1' does not fit the columns"),
+        ({"keys": ["item"], "delete_when": "number >"}, ConfigError, "delete_when"),
+    ):
+        shop.table_options = {"silver.orders": {"from": "bronze.orders", "merge": merge}}
+        with pytest.raises(error, match=said):
+            shop.run("silver.orders")
 
 
 def test_rejected_rows_and_end_markers_make_no_silver_rows(lake: MakeLake) -> None:
