@@ -23,6 +23,7 @@ from pipeline.config import Config, load_config
 
 CHUNK = 100_000  # of records in Python at once
 TABLE = "bronze.orders"
+STATISTICS = "delta.dataSkippingStatsColumns"
 PLAIN_TOPIC = "plain-tabled"
 SMALL_MICRO_BATCHES = 5
 
@@ -85,15 +86,15 @@ def plain(spark: Any, topics: Topics, folder: Path) -> float:
 
 def ceiling(spark: Any, config: Config, folder: Path) -> float:
     """Seconds that appending the rows of our table from memory to a table of the same properties takes."""
-    stored = spark.read.format("delta").load(table_path(config, TABLE))
-    rows = stored.persist()
+    from delta.tables import DeltaTable
+
+    path = table_path(config, TABLE)
+    rows = spark.read.format("delta").load(path).persist()
+    properties = DeltaTable.forPath(spark, path).detail().select("properties").collect()[0][0]
+    empty = DeltaTable.create(spark).location(str(folder)).addColumns(rows.schema)
+    empty.property(STATISTICS, properties[STATISTICS]).execute()
     try:
         rows.count()
-        statistics = spark.sql(f"SHOW TBLPROPERTIES delta.`{table_path(config, TABLE)}`").collect()
-        spark.sql(f"CREATE TABLE delta.`{folder}` LIKE delta.`{table_path(config, TABLE)}`")
-        for key, value in statistics:
-            if key == "delta.dataSkippingStatsColumns":
-                spark.sql(f"ALTER TABLE delta.`{folder}` SET TBLPROPERTIES ('{key}' = '{value}')")
         started = time.perf_counter()
         rows.write.format("delta").mode("append").save(str(folder))
         return time.perf_counter() - started

@@ -37,6 +37,8 @@ _COMMON = {
     "spark.sql.session.timeZone": "UTC",
     # The state of our tables' logs is small; 50 tasks for it (the default) cost more than every micro-batch's own work.
     "spark.databricks.delta.snapshotPartitions": "2",
+    # The default is INT96, an old form that costs a tenth of a bronze write; every reader of Delta knows this one.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # Delta's log is the only catalog: nobody asks for Spark's table statistics.
     "spark.sql.statistics.size.autoUpdate.enabled": "false",
     "spark.sql.streaming.metricsEnabled": "false",

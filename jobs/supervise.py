@@ -179,8 +179,12 @@ def _final(job: Job, error: Exception) -> HeadraceError:
     if job.failure is not None:
         return job.failure
     text = str(error)
-    if "some data may have been missed" in text or "OffsetOutOfRange" in text:
-        return TrimmedError(f"{job.name}: Kafka no longer has records that were not read yet: {_first_line(error)}")
+    if "KAFKA_DATA_LOSS" in text or "OffsetOutOfRange" in text:
+        what = _first_line(error).rpartition("failOnDataLoss to false.")[2].strip()  # which is no advice of ours
+        return TrimmedError(
+            f"{job.name}: Kafka no longer has records that were not read yet ({what}). Nothing was skipped and nothing after the "
+            "last commit was written: restore them, or make the table anew to accept the loss"
+        )
     if any(sign in text for sign in _BROKER_AWAY):
         return BrokerUnavailableError(f"{job.name}: the Kafka broker does not answer: is it up? (`headrace status`)")
     if "does not exist" in text and ("/offsets " in text or "/commits " in text):

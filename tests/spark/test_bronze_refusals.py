@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from jobs import tables
 from jobs.commits import BronzeState
@@ -121,6 +123,20 @@ def test_records_that_retention_removed_unread_stop_the_table(shop: Any, monkeyp
     monkeypatch.setattr("jobs.bronze.bounds", lambda *_: {place: (5, 9)})
     with pytest.raises(TrimmedError, match="4 offsets were never read"):
         shop.run()
+
+
+def test_records_that_go_while_the_query_starts_stop_it_and_are_not_skipped(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1, 6):
+        shop.send([(number, "apple", order(number))])
+    place = (shop.stream, 0)
+    monkeypatch.setattr("jobs.bronze.bounds", lambda *_: {place: (0, 6)})  # looked at just before
+    admin = AdminClient({"bootstrap.servers": shop.config.connection.bootstrap})
+    [gone] = admin.delete_records([TopicPartition(*place, 4)]).values()
+    assert gone.result(30).low_watermark == 4
+    with pytest.raises(TrimmedError, match="no longer has records that were not read yet") as raised:
+        shop.run()
+    assert "failOnDataLoss" not in str(raised.value)
+    assert shop.numbers() == [0]
 
 
 def test_a_lost_commit_with_the_positions_is_refused(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:

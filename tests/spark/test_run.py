@@ -89,9 +89,10 @@ def test_tables_made_from_each_other_and_unknown_modes_are_refused(lake: MakeLak
         shop.run(mode="now and then")
 
 
-def job(shop: Any, *arguments: str) -> subprocess.Popen[str]:
+def headrace_run(shop: Any, *arguments: str) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-m", "jobs.run", "--config", str(shop.folder / "headrace.yml"), *arguments]
+    config = str(shop.folder / "headrace.yml")
+    command = [sys.executable, "-m", "pipeline.cli.main", "--config", config, "run", *arguments]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -99,14 +100,14 @@ def test_nothing_is_lost_or_repeated_when_the_process_is_killed_and_it_ends_well
     shop = lake()
     assert shop.config
     shop.put(*((f"item-{n}", n) for n in range(50)))
-    killed = job(shop, "bronze.orders", "--mode", "continuous")
+    killed = headrace_run(shop, "bronze.orders", "--mode", "continuous")
     try:
         wait_until(lambda: killed.poll() is not None or (shop.checkpoint / "offsets" / "0").exists(), "no micro-batch began")
     finally:
         killed.kill()
         killed.communicate()
     shop.put(*((f"item-{n}", 50 + n) for n in range(50)))
-    again = job(shop, "--mode", "continuous")
+    again = headrace_run(shop, "--mode", "0.5 seconds")
     try:
         through = lambda: shop.version("silver.orders") > 0 and len(shop.numbers()) == 100  # noqa: E731
         wait_until(lambda: again.poll() is not None or through(), "it did not go on")
