@@ -44,6 +44,9 @@ EXECUTOR = "CoarseGrainedExecutorBackend"
 QUICK = "-XX:TieredStopAtLevel=1"
 
 
+HERE_MET = sorted(point for point in POINTS if not point.endswith("_ids"))  # no record of the workers has an explicit id
+
+
 @dataclass(frozen=True)
 class Round:
     """One life of a driver: the blow falls ``after_s`` after it began to run, or where it meets ``point``."""
@@ -68,7 +71,7 @@ def rounds(choose: random.Random) -> Iterator[Round]:
         if blow != "point":
             yield Round(blow, mode, after_s, kills_producer=producer)
             continue
-        points = points or choose.sample(sorted(POINTS), len(POINTS))
+        points = points or choose.sample(HERE_MET, len(HERE_MET))
         point = points.pop()
         if point.endswith(("table_made", "before_start")):
             yield Round(blow, "available-now", MET_S, point, producer)
@@ -89,7 +92,8 @@ class Arena:
     def start(self, name: str, *command: object, **environment: str) -> subprocess.Popen[bytes]:
         output = (self.folder / f"{name}.out").open("ab")
         self.workers[name] = subprocess.Popen(
-            [str(part) for part in command], stdout=output, stderr=output, env=os.environ | environment, cwd=REPOSITORY
+            list(map(str, command)), stdout=output, stderr=output, cwd=REPOSITORY,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment,
         )
         return self.workers[name]
 
@@ -113,9 +117,7 @@ class Arena:
         options = [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
         environment = {"JAVA_HOME": str(spark_java_home()), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
         command = [submit, "--master", "local-cluster[2,1,1024]", *options, REPOSITORY / "jobs" / "run.py"]
-        return self.start(
-            name, *command, "--config", self.config, "--mode", one.mode, **environment | {"PYTHONPATH": str(REPOSITORY)}
-        )
+        return self.start(name, *command, "--config", self.config, "--mode", one.mode, **environment)
 
     def restart_broker(self) -> None:
         state: dict[str, Any] = json.loads((self.home / "stack.json").read_text())
