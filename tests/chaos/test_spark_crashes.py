@@ -285,3 +285,11 @@ def test_every_record_is_in_the_tables_once_when_drivers_executors_and_brokers_a
     assert not found, "\n".join([f"seed {SEED}", *found[:20]])
     assert len(acknowledged) > 500
     assert {"killed", "died there"} & set(outcomes)
+
+
+def test_a_seed_gives_the_same_schedule_again_in_which_every_point_comes_before_any_comes_twice() -> None:
+    first, again = ([next(schedule) for schedule in [rounds(random.Random(7))] for _ in range(100)] for _ in range(2))
+    assert first == again
+    points = [one.point.partition(":")[0] for one in first if one.point]
+    assert sorted(points[: len(HERE_MET)]) == HERE_MET
+    assert {one.blow for one in first} >= {"point", "kill", "broker"}
