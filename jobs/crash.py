@@ -36,6 +36,8 @@ POINTS = {
     "silver.table_made": "the table is there, its Spark checkpoint is not marked as its own yet",
     "silver.before_start": "everything was checked; the query does not run yet",
     "silver.planned": "Spark has noted which bronze versions the micro-batch covers; nothing was read",
+    "silver.before_ids": "which explicit ids are seen for the first time is known (`dedup:`); they are not written",
+    "silver.after_ids": "they are written beside the table; its rows are not merged",
     "silver.before_write": "the newest row of each key is known; nothing was written",
     "silver.before_commit": "a data file was written (whole or in part); Delta does not know it yet",
     "silver.after_commit": "the rows are merged; Spark has not noted the micro-batch as done",

@@ -165,7 +165,9 @@ TABLE_VERSION = _gauge("headrace_table_version", "Delta version last written", _
 TABLE_RECORDS = _gauge(
     "headrace_table_records", "Bronze: records in the table; silver: merged by this driver; gold: rows of the refresh", _TABLE
 )
-TABLE_REPEATS = _gauge("headrace_table_repeats", "Records left out as repeats since the table was made (bronze)", _TABLE)
+TABLE_REPEATS = _gauge(
+    "headrace_table_repeats", "Repeats left out: since the table was made (bronze), of this driver (silver)", _TABLE
+)
 TABLE_VOIDS = _gauge("headrace_table_voids", "Messages past their shard's seal since the table was made (bronze)", _TABLE)
 TABLE_REJECTED = _gauge(
     "headrace_table_rejected", "Dead letters: since the table was made (bronze), of this driver (silver)", _TABLE

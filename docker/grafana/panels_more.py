@@ -171,7 +171,7 @@ TABLES = Board(
         ),
         Panel(
             "Rejected, repeats, voids",
-            "Totals of bronze tables",
+            "Totals of bronze tables; of silver, those of this driver",
             RECORDS,
             (
                 ("max by (table) (headrace_table_rejected{@T})", "{{table}} rejected"),

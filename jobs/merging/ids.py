@@ -15,7 +15,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs import tables
+from jobs import crash, tables
 from jobs.merging.plan import MergePlan
 from jobs.merging.pruning import KEYS_MAX, key_ranges
 from jobs.merging.target import Arrived, within
@@ -135,7 +135,9 @@ class Sights:
         firsts = judged.select("id", "key", F.explode("firsts").alias("first")).select("id", "key", "first.*")
         same = F.expr("t.id = s.id AND t.key <=> s.key AND t.record = s.record") & within("t.", self._arrived)
         target = DeltaTable.forPath(judged.sparkSession, self.path).alias("t")
+        crash.reach("silver.before_ids")
         target.merge(firsts.alias("s"), same).whenNotMatchedInsertAll().execute()
+        crash.reach("silver.after_ids")
 
 
 def _record() -> Column:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from jobs import crash
+from pipeline import Producer
 
 MakeLake = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[2]
@@ -21,9 +22,10 @@ GOLD = {"gold.count": {"from": "silver.orders", "sql": "count.sql", "mode": "ref
 
 
 def test_every_point_is_reached_in_its_order_by_a_run_of_all_layers(lake: MakeLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop = lake(shards=1, tables=GOLD)
+    shop = lake(shards=1, dedup="exact", tables=GOLD)
     (shop.folder / "count.sql").write_text("SELECT count(*) AS n FROM silver.orders")
-    shop.put(("a", 1))
+    with Producer(shop.stream, config=shop.config) as producer:
+        producer.put({"item": "a", "number": 1, "note": None}, key="a", id="first")
     seen: list[str] = []
     monkeypatch.setattr(crash, "_trigger", lambda point, folder=None: seen.append(point))
     shop.run("bronze.orders", "silver.orders", "gold.count")
