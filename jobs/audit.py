@@ -20,6 +20,7 @@ from rich.table import Table
 from jobs.audits.bronze import audit_bronze, audit_log
 from jobs.audits.finding import Audit
 from jobs.audits.silver import audit_silver
+from jobs.storage import check_reachable
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, HeadraceError
 
@@ -68,8 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         config = load_config(options.config)
-        spark = spark_session("headrace-audit")
+        spark = spark_session("headrace-audit", warehouse=config.warehouse)
         try:
+            check_reachable(spark, config.warehouse)
             audits = audit(spark, config, options.name)
         finally:
             spark.stop()

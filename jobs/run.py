@@ -22,6 +22,7 @@ from jobs.listening import listening
 from jobs.mode import Mode, parse_mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.silver import SilverJob
+from jobs.storage import check_reachable
 from jobs.supervise import supervise
 from jobs.table_metrics import TableMetrics
 from pipeline.config import Config
@@ -51,6 +52,7 @@ def run_tables(
     crash.arm(spark)
     stop = stop or threading.Event()
     serve(config, "jobs")
+    check_reachable(spark, config.warehouse)
     chosen = _in_order(config, select(config, list(tables or ()), None))
     last = {name: TableProgress(name) for name in chosen}
     figures = TableMetrics(spark, config, chosen)
