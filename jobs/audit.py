@@ -32,7 +32,7 @@ def audit(spark: SparkSession, config: Config, name: str) -> list[Audit]:
     """
     if name in config.streams:
         bronze = [table.name for table in config.tables.values() if table.layer == "bronze" and table.sources == [name]]
-        silver = [table.name for table in config.tables.values() if table.layer == "silver" and table.sources[0] in bronze]
+        silver = [table.name for table in config.tables.values() if table.merge and table.sources[0] in bronze]
         return [one for table in (*bronze, *silver) for one in audit(spark, config, table)] or [audit_log(spark, config, name)]
     if name not in config.tables:
         known = ", ".join([*sorted(config.streams), *sorted(config.tables)]) or "none"

@@ -20,6 +20,7 @@ from jobs.gold import GoldJob
 from jobs.lineage import traced
 from jobs.listening import listening
 from jobs.mode import Mode, parse_mode
+from jobs.ordered import OrderedJob
 from jobs.progress import OnProgress, TableProgress
 from jobs.silver import SilverJob
 from jobs.storage import check_reachable
@@ -32,7 +33,7 @@ from pipeline.observe.endpoint import push, serve
 GOLD_INTERVAL_MIN_S = 5.0
 """A refresh computes everything anew: not for every micro-batch of its sources."""
 
-StreamJob = BronzeJob | SilverJob
+StreamJob = BronzeJob | SilverJob | OrderedJob
 
 
 def run_tables(
@@ -153,6 +154,8 @@ def _refresh(gold: Sequence[GoldJob], mode: Mode, end: threading.Event) -> None:
 
 
 def _stream_job(spark: SparkSession, config: Config, name: str, report: OnProgress) -> StreamJob:
+    if config.table(name).ordered is not None:
+        return OrderedJob(spark, config, name, report)
     kind = BronzeJob if config.table(name).layer == "bronze" else SilverJob
     return kind(spark, config, name, report)
 

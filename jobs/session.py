@@ -44,6 +44,9 @@ _COMMON = {
     # Delta's log is the only catalog: nobody asks for Spark's table statistics.
     "spark.sql.statistics.size.autoUpdate.enabled": "false",
     "spark.sql.streaming.metricsEnabled": "false",
+    # The state of ordered tables: on disk, with what changed per micro-batch; the default keeps every key in memory.
+    "spark.sql.streaming.stateStore.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
+    "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
 }
 
 # A third of the processor time of a small query that is run once goes into compiling and planning it stage by stage.

@@ -67,6 +67,22 @@ def _write(spark: SparkSession, path: str, text: str) -> None:
     file_system.rename(partial, at)
 
 
+def create_text(spark: SparkSession, path: str, text: str) -> bool:
+    """Create a small object on S3 that is not there yet; False where it is: of several who try, one succeeds."""
+    with explained(path):
+        file_system, at = _at(spark, path)
+        builder = file_system.createFile(at).create().recursive().must("fs.option.create.conditional.overwrite", "true")
+        stream = builder.build()
+        stream.write(text.encode("utf-8"))
+        try:
+            stream.close()
+        except Py4JJavaError as error:
+            if "Status Code: 412" in str(error) or "Status Code: 409" in str(error):
+                return False
+            raise
+    return True
+
+
 def names(spark: SparkSession, folder: str) -> list[str]:
     """The names in a folder, sorted; none when there is no such folder."""
     with explained(folder):
@@ -77,7 +93,7 @@ def names(spark: SparkSession, folder: str) -> list[str]:
 
 
 def check_reachable(spark: SparkSession, warehouse: str) -> None:
-    """Raises TableError (keys, bucket) or RetryableError (no answer) where a warehouse on S3 cannot be used; elsewhere nothing."""
+    """Raises TableError (keys, bucket) or RetryableError (no answer) where a warehouse on S3 cannot be used."""
     if not is_object_store(warehouse):
         return
     with explained(warehouse):
