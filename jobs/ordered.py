@@ -18,7 +18,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import ParseException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -29,7 +32,7 @@ from jobs import tables
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import FORMAT, newest_commit_of_ours
 from jobs.mode import Mode, parse_mode
-from jobs.ordered_calls import LAST, OUT, Caller, Function, failed_call, load_function
+from jobs.ordered_calls import OUT, Caller, Function, failed_call, load_function
 from jobs.progress import OnProgress, TableProgress
 from jobs.supervise import supervise
 from jobs.tables import META, REJECTED, RESERVED
@@ -39,6 +42,9 @@ from pipeline.config.ordered import Ordered
 from pipeline.errors import ConfigError, HeadraceError, TableError
 
 log = logging.getLogger("headrace.jobs")
+
+_CHECK = "spark.sql.streaming.unsupportedOperationCheck"
+_SETTING = threading.Lock()
 
 ALL_FILES = (1 << 31) - 1
 """Of a trigger: with fewer, Delta's stream may end a micro-batch between two files of one commit."""
@@ -115,7 +121,10 @@ class OrderedJob:
         self.failure = None
         self._writer.take()
         bronze = self._spark.readStream.format("delta").option("maxFilesPerTrigger", str(ALL_FILES)).load(self._source_path)
-        called = self._called(bronze)
+        with _sorting_allowed(self._spark):
+            return self._started(self._called(bronze), mode)
+
+    def _started(self, called: DataFrame, mode: Mode) -> StreamingQuery:
         return (
             called.writeStream.queryName(self.name)
             .option("checkpointLocation", self._checkpoint.path)
@@ -138,11 +147,9 @@ class OrderedJob:
         good = bronze.where(F.col(f"{REJECTED}.reason").isNull() & F.col(f"{META}.key").isNotNull())
         keyed = good.select(F.col(f"{META}.key").alias("key"), F.col(f"{META}.order").alias("order"), record.alias("record"))
         in_order = keyed.repartition("key").sortWithinPartitions("key", "order")
-        call = Caller(self.name, self._function, tuple(self._state.fieldNames()), tuple(self._output.fieldNames()))
-        return in_order.groupBy("key").applyInPandasWithState(
-            call, T.StructType([*self._output.fields, *OUT.fields]), T.StructType([*self._state.fields, *LAST.fields]), "append",
-            "NoTimeout",
-        )  # fmt: skip
+        call = Caller(self._function, self._state, self._output.fieldNames())
+        columns = T.StructType([*self._output.fields, *OUT.fields])
+        return in_order.groupBy("key").transformWithState(call, columns, "append", "None")
 
     def _rows(self, called: DataFrame) -> DataFrame:
         order = F.struct(*(F.col(f"_{name}").alias(name) for name in ("generation", "offset", "index")))
@@ -157,7 +164,7 @@ class OrderedJob:
         except HeadraceError as error:
             self.failure = error
             raise
-        except PySparkException as error:
+        except (PySparkException, Py4JJavaError) as error:
             self.failure = failed_call(self.name, str(error))
             raise
 
@@ -197,6 +204,19 @@ class OrderedJob:
         self._written += tables.rows_merged(self._spark, self._path, version)
         if self._on_progress is not None:
             self._on_progress(TableProgress(self.name, micro_batches=self._micro_batches, version=version, records=self._written))
+
+
+@contextmanager
+def _sorting_allowed(spark: SparkSession) -> Iterator[None]:
+    """Within, a query with a sort can be started. Spark refuses sorts in streams, since a micro-batch cannot order a stream;
+    here the order between micro-batches is the source's, and the sort is for inside one."""
+    with _SETTING:
+        before = spark.conf.get(_CHECK)
+        spark.conf.set(_CHECK, "false")
+        try:
+            yield
+        finally:
+            spark.conf.set(_CHECK, str(before))
 
 
 def _checked(config: Config, table: str) -> Ordered:

@@ -7,10 +7,11 @@ import json
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from pyspark.sql import Row
 from pyspark.sql import types as T
+from pyspark.sql.streaming.stateful_processor import StatefulProcessor, StatefulProcessorHandle
 
 from pipeline.errors import ConfigError, HandlerError, HeadraceError, InvariantError
 
@@ -24,8 +25,6 @@ LAST = T.StructType([T.StructField(f"_{name}", kind) for name, kind in _ORDER])
 OUT = T.StructType([T.StructField("_key", T.StringType()), *LAST.fields, T.StructField("_number", T.IntegerType())])
 """Beside the user's columns in the output: the record that a row comes from, and which of its rows it is."""
 
-ROWS_MAX = 5_000
-"""Output rows held on the way from the function to Spark."""
 _MARK = "HEADRACE-ORDERED "
 
 
@@ -33,52 +32,51 @@ class CallFailed(Exception):
     """What went wrong at which record, as one line of JSON after a mark."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """What Spark calls per key and micro-batch: ``(key, frames of (key, order, record), state)`` → frames of output."""
+class Caller(StatefulProcessor):
+    """What Spark calls per key and micro-batch with the key's rows: (key, order, record) structs, sorted by order."""
 
-    table: str
-    function: Function
-    state_columns: tuple[str, ...]
-    output_columns: tuple[str, ...]
+    def __init__(self, function: Function, state: T.StructType, output: Iterable[str]) -> None:
+        self.function = function
+        self.state = state
+        self.state_columns = tuple(state.fieldNames())
+        self.output_columns = tuple(output)
 
-    def __call__(self, key: Any, frames: Iterable[Any], group: Any) -> Iterator[Any]:
-        import pandas
+    def init(self, handle: StatefulProcessorHandle) -> None:
+        self._kept = handle.getValueState("state", T.StructType([*self.state.fields, *LAST.fields]))
 
-        name = str(key[0])
-        kept = group.get if group.exists else (None,) * (len(self.state_columns) + len(LAST.fields))
-        state = dict(zip(self.state_columns, kept, strict=False))
-        last: Token | None = tuple(kept[len(self.state_columns) :]) if group.exists else None
-        columns = [*self.output_columns, *OUT.fieldNames()]
-        rows: list[tuple[Any, ...]] = []
-        for frame in frames:
-            for order, record in zip(frame["order"], frame["record"], strict=True):
-                token = (int(order["generation"]), int(order["offset"]), int(order["index"]))
-                if last is not None and token <= last:
-                    raise _failed(name, token, "order", f"it came after {last}")
-                rows += self._outputs(name, token, record, state)
-                last = token
-                if len(rows) >= ROWS_MAX:
-                    yield pandas.DataFrame(rows, columns=columns, dtype=object)
-                    rows = []
-        group.update((*(state.get(column) for column in self.state_columns), *(last or ())))
-        yield pandas.DataFrame(rows, columns=columns, dtype=object)
+    def close(self) -> None:
+        """Nothing is held."""
 
-    def _outputs(self, key: str, token: Token, record: Record, state: dict[str, Any]) -> list[tuple[Any, ...]]:
+    def handleInputRows(self, key: Any, rows: Iterator[Row], timerValues: Any) -> Iterator[Row]:
+        name, count = str(key[0]), len(self.state_columns)
+        kept = self._kept.get()
+        state = dict(zip(self.state_columns, kept or (None,) * count, strict=False))
+        last: Token | None = None if kept is None else (kept[count], kept[count + 1], kept[count + 2])
+        make = Row(*self.output_columns, *OUT.fieldNames())
+        for row in rows:
+            order = row["order"]
+            token = (int(order["generation"]), int(order["offset"]), int(order["index"]))
+            if last is not None and token <= last:
+                raise _failed(name, token, "order", f"it came after {last}")
+            for number, found in enumerate(self._outputs(name, token, row["record"], state)):
+                yield make(*(found.get(column) for column in self.output_columns), name, *token, number)
+            last = token
+        if last is not None:
+            self._kept.update((*(state.get(column) for column in self.state_columns), *last))
+
+    def _outputs(self, key: str, token: Token, record: Record, state: dict[str, Any]) -> list[Mapping[str, Any]]:
         try:
             found = list(self.function(key, record, state) or ())
         except Exception as error:
             raise _failed(key, token, "raised", _where(error)) from error
         if unknown := sorted(set(state) - set(self.state_columns)):
             raise _failed(key, token, "state", ", ".join(map(str, unknown)))
-        rows = []
-        for number, row in enumerate(found):
+        for row in found:
             if not isinstance(row, Mapping):
                 raise _failed(key, token, "row", type(row).__name__)
             if unknown := sorted(set(row) - set(self.output_columns)):
                 raise _failed(key, token, "output", ", ".join(map(str, unknown)))
-            rows.append((*(row.get(column) for column in self.output_columns), key, *token, number))
-        return rows
+        return found
 
 
 def load_function(table: str, named: str | None) -> Function:

@@ -10,6 +10,7 @@ import atexit
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -179,16 +180,18 @@ def _local(builder: Any, found: list[Path], cores: int, memory: str, log_file: P
     }
     for key, value in (settings | (_INTERPRETED if short else {})).items():
         builder = builder.config(key, value)
-    before = os.environ.get("JAVA_HOME")
-    os.environ["JAVA_HOME"] = str(spark_java_home())
+    wanted = {"JAVA_HOME": str(spark_java_home()), "PYSPARK_PYTHON": os.environ.get("PYSPARK_PYTHON") or sys.executable}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         spark: SparkSession = builder.getOrCreate()
         return spark
     finally:  # the rest of this process keeps the Java it had
-        if before is None:
-            del os.environ["JAVA_HOME"]
-        else:
-            os.environ["JAVA_HOME"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _log4j(log_file: Path | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import functions as F
 
 from jobs import ordered, tables
 from jobs.ordered import OrderedJob
@@ -101,6 +103,28 @@ def test_nothing_is_seen_twice_when_it_dies_after_its_commit_and_before_sparks(
     shop.put(*puts[4:])
     shop.run("bronze.orders", "silver.seen")
     assert saw(shop) == expected(*puts)
+
+
+def test_files_of_one_commit_do_not_come_one_after_the_other(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.put(("apple", 1))
+    shop.run("bronze.orders", "silver.seen")
+    path = tables.table_path(shop.config, "bronze.orders")
+    stored = shop.spark.read.format("delta").load(path)
+
+    def later(by: int) -> Any:
+        order = F.struct("_meta.order.generation", (F.col("_meta.order.offset") + by).alias("offset"), "_meta.order.index")
+        moved = F.col("_meta").withField("order", order)
+        return stored.withColumn("_meta", moved).withColumn("number", F.col("number") + by).coalesce(1)
+
+    later(2).union(later(1)).write.format("delta").mode("append").save(path)  # two files, the newer record in the first
+    with monkeypatch.context() as patch:
+        patch.setattr(ordered, "ALL_FILES", 1)
+        with pytest.raises(InvariantError, match=r"of key 'apple', it came after .* out of order"):
+            shop.run("silver.seen")
+    shutil.rmtree(tables.table_path(shop.config, "silver.seen"))
+    shutil.rmtree(tables.checkpoint_path(shop.config, "silver.seen"))
+    shop.run("silver.seen")
+    assert saw(shop) == {"apple": [1, 2, 3]}
 
 
 def test_it_goes_on_where_it_was_when_its_driver_is_killed(shop: Any) -> None:

@@ -1,12 +1,13 @@
-"""Calling a function record by record: order checked, state kept, failures named; with frames as Spark gives them."""
+"""Calling a function record by record: order checked, state kept, failures named; with rows as Spark gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
-import pandas
 import pytest
+from pyspark.sql import Row
+from pyspark.sql import types as T
 
 from jobs.ordered_calls import Caller, CallFailed, Function, failed_call, load_function
 from pipeline.config import Config
@@ -16,18 +17,15 @@ Token = tuple[int, int, int]
 
 
 class Group:
-    """The part of pyspark's GroupState that is used."""
+    """One key's state, and the part of Spark's handle that gives it."""
 
     def __init__(self) -> None:
         self.kept: tuple[Any, ...] | None = None
 
-    @property
-    def exists(self) -> bool:
-        return self.kept is not None
+    def getValueState(self, _name: str, _schema: T.StructType) -> Group:
+        return self
 
-    @property
-    def get(self) -> tuple[Any, ...]:
-        assert self.kept is not None
+    def get(self) -> tuple[Any, ...] | None:
         return self.kept
 
     def update(self, kept: tuple[Any, ...]) -> None:
@@ -39,28 +37,29 @@ def total(key: str, record: Mapping[str, Any], state: dict[str, Any]) -> Iterato
     yield {"total": state["total"]}
 
 
-def call(function: Function, group: Group, *frames: list[tuple[Token, int]]) -> list[dict[str, Any]]:
-    def given() -> Iterator[pandas.DataFrame]:
-        for frame in frames:
-            orders = [dict(zip(("generation", "offset", "index"), token, strict=True)) for token, _ in frame]
-            yield pandas.DataFrame({"key": "apple", "order": orders, "record": [{"number": number} for _, number in frame]})
+def call(function: Function, group: Group, *rows: tuple[Token, int]) -> list[dict[str, Any]]:
+    """The function's output for one key's rows of one micro-batch."""
+    given = (
+        Row(key="apple", order=dict(zip(("generation", "offset", "index"), token, strict=True)), record={"number": number})
+        for token, number in rows
+    )
+    caller = Caller(function, T.StructType().add("total", "long"), ["total"])
+    caller.init(cast(Any, group))
+    return [row.asDict() for row in caller.handleInputRows(("apple",), given, None)]
 
-    caller = Caller("silver.totals", function, ("total",), ("total",))
-    return [row for frame in caller(("apple",), given(), group) for row in frame.to_dict("records")]
 
-
-def failure(function: Function, group: Group, *frames: list[tuple[Token, int]]) -> HeadraceError:
+def failure(function: Function, group: Group, *rows: tuple[Token, int]) -> HeadraceError:
     with pytest.raises(CallFailed) as failed:
-        call(function, group, *frames)
+        call(function, group, *rows)
     found = failed_call("silver.totals", f"PythonException: Traceback …\n{failed.value}\n at org.apache.spark…")
     assert found is not None
     return found
 
 
-def test_state_goes_from_record_to_record_over_frames_and_micro_batches() -> None:
+def test_state_goes_from_record_to_record_within_a_micro_batch_and_to_the_next() -> None:
     group = Group()
-    assert [row["total"] for row in call(total, group, [((0, 1, 0), 1), ((0, 1, 1), 2)], [((0, 2, 0), 3)])] == [1, 3, 6]
-    rows = call(total, group, [((1, 0, 0), 4)])  # a child's offsets begin at 0 again
+    assert [row["total"] for row in call(total, group, ((0, 1, 0), 1), ((0, 1, 1), 2), ((0, 2, 0), 3))] == [1, 3, 6]
+    rows = call(total, group, ((1, 0, 0), 4))  # a child's offsets begin at 0 again
     assert rows == [{"total": 10, "_key": "apple", "_generation": 1, "_offset": 0, "_index": 0, "_number": 0}]
     assert group.kept == (10, 1, 0, 0)
 
@@ -68,9 +67,9 @@ def test_state_goes_from_record_to_record_over_frames_and_micro_batches() -> Non
 @pytest.mark.parametrize("again", [(0, 2, 0), (0, 1, 9)])
 def test_a_record_that_does_not_come_after_the_keys_last_one_is_an_error(again: Token) -> None:
     group = Group()
-    call(total, group, [((0, 2, 0), 1)])
+    call(total, group, ((0, 2, 0), 1))
     before = group.kept
-    found = failure(total, group, [(again, 1)])
+    found = failure(total, group, (again, 1))
     assert isinstance(found, InvariantError)
     assert f"silver.totals: at the record {again} of key 'apple'" in str(found)
     assert group.kept == before
@@ -81,7 +80,7 @@ def test_a_function_that_raises_is_named_by_type_and_place_without_the_record() 
         raise KeyError(f"secret {record}")
 
     group = Group()
-    found = failure(bad, group, [((0, 1, 0), 42)])
+    found = failure(bad, group, ((0, 1, 0), 42))
     assert isinstance(found, HandlerError)
     assert "of key 'apple' the function raised KeyError (test_ordered_calls.py, line" in str(found)
     assert "42" not in str(found)
@@ -97,7 +96,7 @@ def test_a_function_that_raises_is_named_by_type_and_place_without_the_record() 
     ],
 )
 def test_what_the_function_gives_has_to_be_declared(function: Function, said: str) -> None:
-    assert said in str(failure(function, Group(), [((0, 1, 0), 1)]))
+    assert said in str(failure(function, Group(), ((0, 1, 0), 1)))
 
 
 def test_other_errors_of_spark_are_not_ours_to_explain() -> None:
