@@ -187,11 +187,11 @@ def _local(builder: Any, found: list[Path], cores: int, memory: str, log_file: P
         spark: SparkSession = builder.getOrCreate()
         return spark
     finally:  # the rest of this process keeps the Java it had
-        for name, value in before.items():
-            if value is None:
+        for name, old in before.items():
+            if old is None:
                 del os.environ[name]
             else:
-                os.environ[name] = value
+                os.environ[name] = old
 
 
 def _log4j(log_file: Path | None) -> str:
