@@ -62,6 +62,7 @@ def submit(shipped: Path, config: Path) -> tuple[subprocess.CompletedProcess[str
         "spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1", "spark.driver.memory": "1g",
         "spark.driver.extraJavaOptions": QUICK, "spark.executor.extraJavaOptions": QUICK, "spark.sql.shuffle.partitions": "2",
         "spark.eventLog.enabled": "true", "spark.eventLog.dir": events.as_uri(), "spark.eventLog.rolling.enabled": "false",
+        "spark.eventLog.compress": "false",
     }  # fmt: skip
     command = [str(spark_home / "bin" / "spark-submit"), "--master", MASTER]
     command += ["--py-files", f"{shipped / 'headrace.zip'},{shipped / 'visits.py'}"]
@@ -74,6 +75,7 @@ def submit(shipped: Path, config: Path) -> tuple[subprocess.CompletedProcess[str
         "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable,
     }  # fmt: skip
     done = subprocess.run(command, env=environment, cwd=shipped, text=True, capture_output=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-6000:]
     told = [json.loads(line) for file in events.iterdir() for line in file.read_text().splitlines()]
     return done, {event["Task Info"]["Executor ID"] for event in told if event["Event"] == "SparkListenerTaskEnd"}
 
@@ -111,7 +113,6 @@ def test_tables_on_s3_are_written_by_several_executors_then_by_a_local_spark_and
     (shop.folder / "count.sql").write_text("SELECT count(*) AS n, sum(number) AS total FROM silver.orders")
     shop.put(*((f"item-{n % 10}", n) for n in range(60)))
     done, executors = submit(shipped, on_s3(shop))
-    assert done.returncode == 0, done.stderr[-3000:]
     assert executors == {"0", "1"}
 
     shop.put(*((f"item-{n % 10}", n) for n in range(60, 90)))
