@@ -220,15 +220,10 @@ def _sorting_allowed(spark: SparkSession) -> Iterator[None]:
 
 
 def _checked(config: Config, table: str) -> Ordered:
-    configured = config.table(table)
-    if configured.ordered is None:
+    ordered = config.table(table).ordered
+    if ordered is None:
         raise ConfigError(f"tables.{table}: an ordered table needs ordered: {{state: …, output: …}}")
-    if len(configured.sources) != 1 or config.table(configured.sources[0]).layer != "bronze":
-        raise ConfigError(f"tables.{table}.from: an ordered table is made from one bronze table")
-    stream = config.stream(config.table(configured.sources[0]).sources[0])
-    if stream.ordering != "strict":
-        raise ConfigError(f"tables.{table}: stream {stream.name} is {stream.ordering}, so its keys have no order to follow")
-    return configured.ordered
+    return ordered
 
 
 def _columns(table: str, name: str, text: str) -> T.StructType:

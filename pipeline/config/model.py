@@ -239,7 +239,7 @@ class Config(_Strict):
                 raise ValueError(f"tables.{name}.from: a silver table is made from one bronze table")
             stream = self.streams[self.tables[table.sources[0]].sources[0]]
             if table.ordered is not None and stream.ordering != "strict":
-                raise ValueError(f"tables.{name}.ordered: stream {stream.name} is {stream.ordering}: its keys have no order to follow")
+                raise ValueError(f"tables.{name}.ordered: stream {stream.name} is {stream.ordering}: its keys have no order")
             if table.merge is not None and stream.ordering == "salted" and table.merge.sequence_by is None:
                 raise ValueError(
                     f"tables.{name}.merge: sequence_by is missing: stream {stream.name} is salted, so the log does not order the "

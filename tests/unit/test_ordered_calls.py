@@ -117,6 +117,15 @@ def test_a_function_that_cannot_be_had_is_refused(named: str | None, said: str) 
         load_function("silver.totals", named)
 
 
+def test_an_ordered_table_without_an_order_to_follow_is_refused() -> None:
+    stream = {"name": "s", "schema": "s.avsc", "ordering": "salted"}
+    bronze, silver = {"name": "bronze.b", "from": "s"}, {"name": "silver.t", "from": "bronze.b"}
+    tables = {"bronze.b": bronze, "silver.t": silver | {"ordered": {"state": "a int", "output": "b int"}}}
+    with pytest.raises(ValueError, match="its keys have no order"):
+        Config.model_validate({"streams": {"s": stream}, "tables": tables})
+    assert Config.model_validate({"streams": {"s": stream | {"ordering": "strict"}}, "tables": tables})
+
+
 @pytest.mark.parametrize(
     ("table", "other", "said"),
     [
