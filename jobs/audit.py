@@ -40,6 +40,8 @@ def audit(spark: SparkSession, config: Config, name: str) -> list[Audit]:
     layer = config.table(name).layer
     if layer == "gold":
         raise ConfigError(f"{name} is computed anew from its sources: audit those ({', '.join(config.table(name).sources)})")
+    if config.table(name).ordered is not None:
+        raise ConfigError(f"{name} is made by a function, its order checked at each record: see {config.table(name).sources[0]}")
     return [audit_bronze(spark, config, name) if layer == "bronze" else audit_silver(spark, config, name)]
 
 

@@ -58,6 +58,9 @@ def settings(environ: Mapping[str, str]) -> dict[str, str]:
         "spark.hadoop.fs.s3a.attempts.maximum": "3",
         "spark.hadoop.fs.s3a.retry.limit": "3",
         "spark.hadoop.fs.s3a.connection.establish.timeout": "5s",
+        # State files go up like all others: the SDK's asynchronous client on Spark's Netty 4.2 was seen to take the
+        # "100 Continue" before an upload's answer for the answer.
+        "spark.hadoop.fs.s3a.optimized.copy.from.local.enabled": "false",
     }
     if endpoint := environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL"):
         found["spark.hadoop.fs.s3a.endpoint"] = endpoint
