@@ -74,7 +74,7 @@ def _run(parser: argparse.ArgumentParser, arguments: list[str] | None, layer: st
     try:
         config = load_config(options.config)
         chosen = select(config, options.table, layer)
-        spark = spark_session("headrace")
+        spark = spark_session("headrace", warehouse=config.warehouse)
         try:
             with stop_on_signals() as stop:
                 done = run_tables(spark, config, chosen, options.mode, stop)

@@ -20,6 +20,7 @@ from rich.table import Table
 from jobs.audits.bronze import audit_bronze, audit_log
 from jobs.audits.finding import Audit
 from jobs.audits.silver import audit_silver
+from jobs.storage import check_reachable
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, HeadraceError
 
@@ -31,7 +32,7 @@ def audit(spark: SparkSession, config: Config, name: str) -> list[Audit]:
     """
     if name in config.streams:
         bronze = [table.name for table in config.tables.values() if table.layer == "bronze" and table.sources == [name]]
-        silver = [table.name for table in config.tables.values() if table.layer == "silver" and table.sources[0] in bronze]
+        silver = [table.name for table in config.tables.values() if table.merge and table.sources[0] in bronze]
         return [one for table in (*bronze, *silver) for one in audit(spark, config, table)] or [audit_log(spark, config, name)]
     if name not in config.tables:
         known = ", ".join([*sorted(config.streams), *sorted(config.tables)]) or "none"
@@ -39,6 +40,8 @@ def audit(spark: SparkSession, config: Config, name: str) -> list[Audit]:
     layer = config.table(name).layer
     if layer == "gold":
         raise ConfigError(f"{name} is computed anew from its sources: audit those ({', '.join(config.table(name).sources)})")
+    if config.table(name).ordered is not None:
+        raise ConfigError(f"{name} is made by a function, its order checked at each record: see {config.table(name).sources[0]}")
     return [audit_bronze(spark, config, name) if layer == "bronze" else audit_silver(spark, config, name)]
 
 
@@ -68,8 +71,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         config = load_config(options.config)
-        spark = spark_session("headrace-audit")
+        spark = spark_session("headrace-audit", warehouse=config.warehouse)
         try:
+            check_reachable(spark, config.warehouse)
             audits = audit(spark, config, options.name)
         finally:
             spark.stop()

@@ -29,6 +29,7 @@ from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.schemas import StreamSchemas
 from jobs.supervise import checkpoint_replaced
+from jobs.writers import Writer
 from pipeline.config import Config
 from pipeline.errors import (
     ConfigError,
@@ -81,6 +82,7 @@ class BronzeJob:
         self._assigned: set[Place] = set()
         self._log_start: dict[Place, int] = {}
         self._columns = evolution.TableColumns(spark, table, self._path)
+        self._writer = Writer(spark, table, self._checkpoint.path)
         self._micro_batches = 0
         self.identity = ensure_table(spark, config, table, self._schemas, self._control.map)
         crash.reach("bronze.table_made")
@@ -95,6 +97,7 @@ class BronzeJob:
         self.failure = None
         self.wants_restart.clear()
         self._is_bounded = mode.is_bounded
+        self._writer.take()
         self._state = self._checked_state()
         self._query = self._checkpoint.query_id()
         self._columns.load()
@@ -289,6 +292,7 @@ class BronzeJob:
         if grows:
             writer = writer.option("mergeSchema", "true")
         crash.reach_when_written("bronze.before_commit", self._path)
+        self._writer.check()
         writer.save(self._path)
         if grows:
             self._columns.load()

@@ -23,6 +23,7 @@ from jobs import crash, tables
 from jobs.arguments import run_layer
 from jobs.commits import FORMAT, newest_commit_of_ours, read_commit
 from jobs.progress import OnProgress, TableProgress
+from jobs.writers import Writer
 from pipeline.config import Config, TableConfig
 from pipeline.errors import ConfigError, TableError
 
@@ -46,6 +47,8 @@ class GoldJob:
         self._on_progress = on_progress
         self._path = tables.table_path(config, table)
         self._refreshes = 0
+        self._writer = Writer(self._spark, table, tables.checkpoint_path(config, table))
+        self._writer.take()
         if self.table.sql is None:
             raise ConfigError(f"tables.{table}: a gold table needs sql: and the file of its query")
         for source in self.table.sources:
@@ -69,6 +72,7 @@ class GoldJob:
             tables.create(self._spark, self._config, self.table, _source_text(self.table), _nullable(rows.schema))
             crash.reach("gold.table_made")
         metadata = json.dumps({"headrace": FORMAT, "inputs": inputs})
+        self._writer.check()
         crash.reach("gold.before_write")
         crash.reach_when_written("gold.before_commit", self._path)
         (

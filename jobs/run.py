@@ -20,8 +20,10 @@ from jobs.gold import GoldJob
 from jobs.lineage import traced
 from jobs.listening import listening
 from jobs.mode import Mode, parse_mode
+from jobs.ordered import OrderedJob
 from jobs.progress import OnProgress, TableProgress
 from jobs.silver import SilverJob
+from jobs.storage import check_reachable
 from jobs.supervise import supervise
 from jobs.table_metrics import TableMetrics
 from pipeline.config import Config
@@ -31,7 +33,7 @@ from pipeline.observe.endpoint import push, serve
 GOLD_INTERVAL_MIN_S = 5.0
 """A refresh computes everything anew: not for every micro-batch of its sources."""
 
-StreamJob = BronzeJob | SilverJob
+StreamJob = BronzeJob | SilverJob | OrderedJob
 
 
 def run_tables(
@@ -51,6 +53,7 @@ def run_tables(
     crash.arm(spark)
     stop = stop or threading.Event()
     serve(config, "jobs")
+    check_reachable(spark, config.warehouse)
     chosen = _in_order(config, select(config, list(tables or ()), None))
     last = {name: TableProgress(name) for name in chosen}
     figures = TableMetrics(spark, config, chosen)
@@ -151,6 +154,8 @@ def _refresh(gold: Sequence[GoldJob], mode: Mode, end: threading.Event) -> None:
 
 
 def _stream_job(spark: SparkSession, config: Config, name: str, report: OnProgress) -> StreamJob:
+    if config.table(name).ordered is not None:
+        return OrderedJob(spark, config, name, report)
     kind = BronzeJob if config.table(name).layer == "bronze" else SilverJob
     return kind(spark, config, name, report)
 

@@ -15,11 +15,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from jobs import object_store
 from pipeline.errors import ConfigError
 from pipeline.local.jars import ensure
 from pipeline.local.java import spark_java_home
+
+log = logging.getLogger("headrace.jobs")
 
 CORES_DEFAULT = 2
 MEMORY_DEFAULT = "1536m"
@@ -43,6 +47,9 @@ _COMMON = {
     # Delta's log is the only catalog: nobody asks for Spark's table statistics.
     "spark.sql.statistics.size.autoUpdate.enabled": "false",
     "spark.sql.streaming.metricsEnabled": "false",
+    # The state of ordered tables: on disk, with what changed per micro-batch; the default keeps every key in memory.
+    "spark.sql.streaming.stateStore.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
+    "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
 }
 
 # A third of the processor time of a small query that is run once goes into compiling and planning it stage by stage.
@@ -70,13 +77,15 @@ def spark_session(
     memory: str | None = None,
     log_file: Path | None = None,
     short: bool = False,
+    warehouse: str = "",
 ) -> SparkSession:
     """The session to run jobs in; the caller stops it.
 
     ``cores`` and ``memory`` (of the one local JVM) default to 2 and 1536m and hold for a local Spark only. With
     ``log_file``, everything that Spark logs (warnings and worse) goes there and nothing to the terminal; else errors go to
     standard error. ``short`` is for many small queries, each run once or twice: nothing is compiled that will not be run
-    often. Raises StackError (no Java, no jars) or ConfigError (submitted without the jars it needs).
+    often. A ``warehouse`` on S3 brings s3a's jars and settings. Raises StackError (no Java, no jars) or ConfigError
+    (submitted without the jars it needs).
     """
     for noisy in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         logging.getLogger(noisy).disabled = True  # prints a page of JSON for every error, which is raised as well
@@ -85,9 +94,14 @@ def spark_session(
     builder = SparkSession.builder.appName(app)
     for key, value in _COMMON.items():
         builder = builder.config(key, value)
+    on_s3 = object_store.is_object_store(warehouse)
     if is_submitted():
-        return _submitted(builder)
-    return _local(builder, cores or CORES_DEFAULT, memory or MEMORY_DEFAULT, log_file, short)
+        return _submitted(builder, on_s3)
+    if on_s3:
+        for key, value in object_store.settings(os.environ).items():
+            builder = builder.config(key, value)
+    jars = [*ensure("spark"), *(ensure("s3") if on_s3 else ())]
+    return _local(builder, jars, cores or CORES_DEFAULT, memory or MEMORY_DEFAULT, log_file, short)
 
 
 def is_submitted() -> bool:
@@ -95,31 +109,57 @@ def is_submitted() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
-def _submitted(builder: Any) -> SparkSession:
-    spark: SparkSession = builder.getOrCreate()
-    jvm = spark._jvm
+_EXECUTOR_OPTIONS = "spark.executor.extraJavaOptions"
+_NEEDED = {
+    "io.delta:delta-spark_4.1_2.13:4.4.0": "io.delta.sql.DeltaSparkSessionExtension",
+    "org.apache.spark:spark-sql-kafka-0-10_2.13:4.1.1": "org.apache.spark.sql.kafka010.KafkaSourceProvider",
+    "org.apache.spark:spark-avro_2.13:4.1.1": "org.apache.spark.sql.avro.AvroDataToCatalyst",
+}
+_NEEDED_ON_S3 = {"org.apache.hadoop:hadoop-aws:3.4.2": object_store.FILE_SYSTEM}
+
+
+def _submitted(builder: Any, on_s3: bool) -> SparkSession:
+    SparkContext._ensure_initialized()
+    jvm = SparkContext._jvm
     assert jvm is not None
-    for key, value in AVRO_LIMITS.items():  # the driver's; for executors: --conf spark.executor.extraJavaOptions
+    for name, class_name in (_NEEDED | (_NEEDED_ON_S3 if on_s3 else {})).items():
+        if not _has(jvm, class_name):
+            raise ConfigError(f"spark-submit was called without {name}: add it to --packages, or its jars to --jars")
+    submitted = SparkConf()
+    if on_s3:
+        found = object_store.settings(os.environ)
+        if not _has(jvm, object_store.CHECKPOINTS):
+            log.warning("without spark-hadoop-cloud among the jars, Spark checkpoints on S3 are copied into place: slower")
+            found = {key: value for key, value in found.items() if value != object_store.CHECKPOINTS}
+        for key, value in found.items():  # what the submitter set wins
+            builder = builder.config(key, submitted.get(key, value))
+    # Executors are started after this, with the limits in their command line.
+    builder = builder.config(_EXECUTOR_OPTIONS, f"{_limits()} {submitted.get(_EXECUTOR_OPTIONS, '')}".strip())
+    for key, value in AVRO_LIMITS.items():
         jvm.java.lang.System.setProperty(key, value)
-    for name, class_name in (
-        ("io.delta:delta-spark_4.1_2.13:4.4.0", "io.delta.sql.DeltaSparkSessionExtension"),
-        ("org.apache.spark:spark-sql-kafka-0-10_2.13:4.1.1", "org.apache.spark.sql.kafka010.KafkaSourceProvider"),
-        ("org.apache.spark:spark-avro_2.13:4.1.1", "org.apache.spark.sql.avro.AvroDataToCatalyst"),
-    ):
-        try:
-            jvm.org.apache.spark.util.Utils.classForName(class_name, True, True)
-        except Exception as error:
-            raise ConfigError(f"spark-submit was called without {name}: add it to --packages, or its jars to --jars") from error
+    spark: SparkSession = builder.getOrCreate()
     return spark
 
 
-def _local(builder: Any, cores: int, memory: str, log_file: Path | None, short: bool) -> SparkSession:
-    jars = os.pathsep.join(str(jar) for jar in ensure("spark"))
+def _has(jvm: Any, class_name: str) -> bool:
+    try:
+        jvm.org.apache.spark.util.Utils.classForName(class_name, False, True)
+    except Exception:  # noqa: BLE001 - py4j's own, of any kind
+        return False
+    return True
+
+
+def _limits() -> str:
+    return " ".join(f"-D{key}={value}" for key, value in AVRO_LIMITS.items())
+
+
+def _local(builder: Any, found: list[Path], cores: int, memory: str, log_file: Path | None, short: bool) -> SparkSession:
+    jars = os.pathsep.join(str(jar) for jar in found)
     scratch = Path(tempfile.mkdtemp(prefix="headrace-spark-"))
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     log4j = scratch / "log4j2.properties"
     log4j.write_text(_log4j(log_file), encoding="utf-8")
-    limits = " ".join(f"-D{key}={value}" for key, value in AVRO_LIMITS.items())
+    limits = _limits()
     options = f"{limits} -Dlog4j2.configurationFile={log4j.as_uri()} -Dderby.system.home={scratch} -XX:+UseParallelGC"
     if short:  # half of the processor time of a first minute goes into the second compiler
         options += " -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"

@@ -34,6 +34,7 @@ from jobs.merging.target import Arrived, fold_of, look, merge, rows_there
 from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.tables import REJECTED
+from jobs.writers import Writer
 from pipeline.config import Config
 from pipeline.config.merge import HISTORY_COLUMNS
 from pipeline.errors import ConfigError, HeadraceError, TableError
@@ -71,6 +72,7 @@ class SilverJob:
         self._checkpoint.claim(Owner(table, identity.id, f"{source.name} ({bronze.id})"))
         self._sights = Sights.open(spark, config, self.plan, identity)
         self._columns = TableColumns(spark, table, self._path)
+        self._writer = Writer(spark, table, self._checkpoint.path)
         self._files = identity.files
         self._micro_batches = self._merged = self._rejected = self._repeats = 0
 
@@ -95,6 +97,7 @@ class SilverJob:
     def start(self, mode: Mode) -> StreamingQuery:
         """Start the query over the bronze table."""
         self.failure = None
+        self._writer.take()
         self._columns.load()
         crash.reach("silver.before_start")
         source = self._spark.readStream.format("delta").load(self._source_path)
@@ -154,6 +157,7 @@ class SilverJob:
         reduced, _ = self._columns.follow(reduced)
         crash.reach("silver.before_write")
         crash.reach_when_written("silver.before_commit", self._path)
+        self._writer.check()
         if self._files == 0:
             self._append(self._fold.complete(reduced, None), metadata)
         else:

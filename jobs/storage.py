@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
+from jobs.object_store import explained, is_object_store
 from pipeline.errors import TableError
 
 
 def read_bytes(spark: SparkSession, path: str) -> bytes | None:
     """The whole of a small file; None when there is none."""
+    with explained(path):
+        return _read(spark, path)
+
+
+def _read(spark: SparkSession, path: str) -> bytes | None:
     file_system, at = _at(spark, path)
     try:
         stream = file_system.open(at)
@@ -39,7 +46,17 @@ def read_text(spark: SparkSession, path: str) -> str | None:
 
 def write_text(spark: SparkSession, path: str, text: str) -> None:
     """Write a small file as a whole; an older one is replaced."""
+    with explained(path):
+        _write(spark, path, text)
+
+
+def _write(spark: SparkSession, path: str, text: str) -> None:
     file_system, at = _at(spark, path)
+    if is_object_store(path):  # an object appears whole when its stream is closed, and a rename there is a copy
+        stream = file_system.create(at, True)
+        stream.write(text.encode("utf-8"))
+        stream.close()
+        return
     partial = _jvm(spark).org.apache.hadoop.fs.Path(f"{path}.partial")
     stream = file_system.create(partial, True)
     try:
@@ -50,12 +67,42 @@ def write_text(spark: SparkSession, path: str, text: str) -> None:
     file_system.rename(partial, at)
 
 
+def create_text(spark: SparkSession, path: str, text: str) -> bool:
+    """Create a small object on S3 that is not there yet; False where it is: of several who try, one succeeds."""
+    with explained(path):
+        file_system, at = _at(spark, path)
+        builder = file_system.createFile(at).create().recursive().must("fs.option.create.conditional.overwrite", "true")
+        stream = builder.build()
+        stream.write(text.encode("utf-8"))
+        try:
+            stream.close()
+        except Py4JJavaError as error:
+            if "Status Code: 412" in str(error) or "Status Code: 409" in str(error):
+                return False
+            raise
+    return True
+
+
 def names(spark: SparkSession, folder: str) -> list[str]:
     """The names in a folder, sorted; none when there is no such folder."""
-    file_system, at = _at(spark, folder)
-    if not file_system.exists(at):
-        return []
-    return sorted(status.getPath().getName() for status in file_system.listStatus(at))
+    with explained(folder):
+        file_system, at = _at(spark, folder)
+        if not file_system.exists(at):
+            return []
+        return sorted(status.getPath().getName() for status in file_system.listStatus(at))
+
+
+def check_reachable(spark: SparkSession, warehouse: str) -> None:
+    """Raises TableError (keys, bucket) or RetryableError (no answer) where a warehouse on S3 cannot be used."""
+    if not is_object_store(warehouse):
+        return
+    with explained(warehouse):
+        file_system, at = _at(spark, warehouse)
+        try:  # by a listing: its answer says why, a request for one object only that it is forbidden
+            file_system.listStatusIterator(at).hasNext()
+        except Py4JJavaError as error:
+            if error.java_exception.getClass().getSimpleName() != "FileNotFoundException":
+                raise
 
 
 def move(spark: SparkSession, path: str, to: str) -> None:

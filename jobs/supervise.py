@@ -20,6 +20,7 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.mode import Mode
+from jobs.object_store import explain
 from pipeline import metrics
 from pipeline.errors import BrokerUnavailableError, HeadraceError, RetryableError, StopError, TableError, TrimmedError
 
@@ -64,7 +65,7 @@ def reaction(text: str, failure: HeadraceError | None) -> Reaction:
         return Reaction.RESTART
     if "DELTA_SCHEMA_CHANGED" in text:
         return Reaction.RESTART
-    if any(sign in text for sign in _BROKER_AWAY):
+    if any(sign in text for sign in _BROKER_AWAY) or isinstance(explain(text), RetryableError):
         return Reaction.RETRY
     return Reaction.STOP
 
@@ -187,6 +188,8 @@ def _final(job: Job, error: Exception) -> HeadraceError:
         )
     if any(sign in text for sign in _BROKER_AWAY):
         return BrokerUnavailableError(f"{job.name}: the Kafka broker does not answer: is it up? (`headrace status`)")
+    if (meant := explain(text)) is not None:
+        return type(meant)(f"{job.name}: {meant}")
     if "does not exist" in text and ("/offsets " in text or "/commits " in text):
         return checkpoint_replaced(job.name)
     if any(sign in text for sign in ("DELTA_CONCURRENT", "CONCURRENT_STREAM_LOG_UPDATE", "CONCURRENT_QUERY")):

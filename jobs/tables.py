@@ -156,6 +156,8 @@ def visible(rows: DataFrame, layer: str, *, rejected: bool = False) -> DataFrame
         is_rejected = F.col(f"{REJECTED}.reason").isNotNull()
         return rows.where(is_rejected) if rejected else rows.where(~is_rejected).drop(REJECTED)
     if layer == "silver":
+        if DELETED not in rows.columns:  # made by a function (`ordered:`)
+            return rows.drop(META)
         is_rejected = F.col(f"{REJECTED}.reason").isNotNull()
         return rows.where(is_rejected) if rejected else rows.where(~F.col(DELETED) & ~is_rejected).drop(META, DELETED, REJECTED)
     return rows

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from pipeline.config.merge import Merge
+from pipeline.config.ordered import Ordered, check_alone
 from pipeline.errors import ConfigError, UnknownStreamError
 
 KIB, MIB = 1024, 1024 * 1024
@@ -149,6 +150,13 @@ class TableConfig(_Strict):
     sql: Path | None = None
     mode: Literal["refresh"] | None = None
     expect: list[dict[str, str]] = Field(default_factory=list)
+    ordered: Ordered | None = None
+
+    @model_validator(mode="after")
+    def _ordered_alone(self) -> TableConfig:
+        if self.ordered is not None:
+            check_alone(self.layer, [name for name in ("merge", "sql", "mode", "expect") if getattr(self, name)])
+        return self
 
     @property
     def layer(self) -> str:
@@ -225,17 +233,28 @@ class Config(_Strict):
                 if table.merge is not None:
                     raise ValueError(f"tables.{name}.merge: only silver tables merge")
                 continue
-            if table.merge is None:
-                raise ValueError(f"tables.{name}.merge: a silver table needs merge: {{keys: […]}}")
+            if table.merge is None and table.ordered is None:
+                raise ValueError(f"tables.{name}.merge: a silver table needs merge: {{keys: […]}}, or ordered:")
             if len(table.sources) != 1 or self.tables[table.sources[0]].layer != "bronze":
                 raise ValueError(f"tables.{name}.from: a silver table is made from one bronze table")
             stream = self.streams[self.tables[table.sources[0]].sources[0]]
-            if stream.ordering == "salted" and table.merge.sequence_by is None:
+            if table.ordered is not None and stream.ordering != "strict":
+                raise ValueError(f"tables.{name}.ordered: stream {stream.name} is {stream.ordering}: its keys have no order")
+            if table.merge is not None and stream.ordering == "salted" and table.merge.sequence_by is None:
                 raise ValueError(
                     f"tables.{name}.merge: sequence_by is missing: stream {stream.name} is salted, so the log does not order the "
                     "records of a key: name a column that does"
                 )
         return self
+    @field_validator("warehouse")
+    @classmethod
+    def _usable_url(cls, value: str) -> str:
+        scheme, found, rest = value.partition("://")
+        if found and scheme in ("s3", "s3n"):
+            raise ValueError(f"expected s3a://{rest.rpartition('@')[2]}: Spark's file system for S3 has that name")
+        if scheme == "s3a" and (not rest.split("/")[0] or "@" in rest.split("/")[0]):
+            raise ValueError("expected s3a://bucket/folder; keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        return value
 
     @property
     def path(self) -> Path:

@@ -1,6 +1,7 @@
-"""The Java libraries of the broker and of Spark: locked by SHA-256, cached, fetched when absent.
+"""The Java libraries of the broker, of Spark, and of Spark on S3: locked by SHA-256, cached, fetched when absent.
 
     python -m pipeline.local.jars fetch     download whatever the cache lacks (part of `make install`)
+    python -m pipeline.local.jars list spark s3     where the jars of groups are, with commas: what spark-submit's --jars takes
     python -m pipeline.local.jars lock      maintainers: write jars.lock.json anew
 
 A jar is used only if its SHA-256 is the locked one, at every call: verifying 44 MB takes a tenth of a second.
@@ -26,7 +27,7 @@ from pipeline.local.java import find_java
 from pipeline.local.paths import CACHE_VARIABLE, cache_dir
 
 LOCK_FILE = Path(__file__).with_name("jars.lock.json")
-GROUPS = ("broker", "spark")
+GROUPS = ("broker", "spark", "s3")
 _OTHER_DOWNLOAD_TIMEOUT_S = 900
 
 OnProgress = Callable[[int, int], None]  # jars downloaded, jars to download
@@ -53,7 +54,7 @@ def read_lock(path: Path = LOCK_FILE) -> dict[str, list[LockedJar]]:
 
 
 def ensure(group: str, *, on_progress: OnProgress | None = None) -> list[Path]:
-    """The verified jars of ``group`` ("broker", "spark"), in the lock's order; downloads what the cache lacks.
+    """The verified jars of ``group`` ("broker", "spark", "s3"), in the lock's order; downloads what the cache lacks.
 
     Without ``on_progress`` a download shows a bar on standard error, if that is a terminal. Raises StackError: no network,
     a download that is not the locked file, a cache that cannot be written. Safe to call from several processes at once.
@@ -180,10 +181,13 @@ def _progress(group: str, total: int, on_progress: OnProgress | None) -> Iterato
 
 def main(arguments: Sequence[str]) -> int:
     """The maintainers' command; see the module's docstring."""
-    if list(arguments) not in (["fetch"], ["lock"]):
-        sys.stderr.write("usage: python -m pipeline.local.jars fetch|lock\n")
+    if list(arguments) not in (["fetch"], ["lock"]) and not (arguments[:1] == ["list"] and arguments[1:]):
+        sys.stderr.write("usage: python -m pipeline.local.jars fetch|list GROUP…|lock\n")
         return 2
     try:
+        if arguments[0] == "list":
+            sys.stdout.write(",".join(str(jar) for group in arguments[1:] for jar in ensure(group)) + "\n")
+            return 0
         if arguments[0] == "lock":
             from pipeline.local.relock import relock
 

@@ -24,6 +24,19 @@ ROOTS = {
         Coordinates("org.apache.spark", "spark-sql-kafka-0-10_2.13", "4.1.1"),
         Coordinates("org.apache.spark", "spark-avro_2.13", "4.1.1"),
     ],
+    # The modules of the AWS SDK that S3A calls, 12 MB: the bundle that hadoop-aws names has 600 MB. Its version is the one
+    # that hadoop-aws was built with; hadoop-aws is of the version of pyspark's hadoop-client jars.
+    "s3": [
+        Coordinates("software.amazon.awssdk", name, "2.29.52")
+        for name in ("s3", "s3-transfer-manager", "apache-client", "netty-nio-client", "sts")
+    ],
+}
+# Taken without what their poms name: that is here already, or is the bundle.
+ALONE = {
+    "s3": [
+        Coordinates("org.apache.hadoop", "hadoop-aws", "3.4.2"),
+        Coordinates("org.apache.spark", "spark-hadoop-cloud_2.13", "4.1.1"),
+    ],
 }
 # Found by resolving, not needed beside pyspark's own jars: an older Jackson part that would meet Spark's newer ones, what
 # Spark has under another name (jcl-over-slf4j, RoaringBitmap with its shims), and annotations of a generated client.
@@ -41,12 +54,14 @@ def relock() -> dict[str, int]:
 def _resolve(java: Java, group: str, roots: list[Coordinates]) -> list[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="headrace-lock-") as folder:
         try:
-            found = retrieve(java, roots, Path(folder), transitive=True)
+            found = retrieve(java, roots, Path(folder) / "resolved", transitive=True)
+            if group in ALONE:
+                found |= retrieve(java, ALONE[group], Path(folder) / "alone", transitive=False)
         except IvyError as error:
             raise StackError(
                 f"the jars of {group} were not resolved ({error}): connect to the network, then try again"
             ) from error
-        present = (_names(pyspark_jars()) | NOT_FOR_SPARK) if group == "spark" else set()
+        present = set() if group == "broker" else (_names(pyspark_jars()) | NOT_FOR_SPARK)
         return [
             {"org": one.org, "name": one.name, "version": one.version, "sha256": sha256_of(path)}
             for one, path in sorted(found.items())

@@ -133,16 +133,23 @@ def test_a_damaged_lock_is_an_error(tmp_path: Path, content: str) -> None:
 
 def test_the_lock_names_each_jar_once_with_a_whole_hash_and_no_address() -> None:
     lock = jars.read_lock()
-    assert set(lock) == {"broker", "spark"}
+    assert set(lock) == {"broker", "spark", "s3"}
     names = [jar.coordinates.file_name for group in lock.values() for jar in group]
     assert len(names) == len(set(names))
     assert all(len(jar.sha256) == 64 for group in lock.values() for jar in group)
     assert "://" not in jars.LOCK_FILE.read_text()
 
 
-def test_sparks_group_repeats_nothing_that_pyspark_brings() -> None:
+@pytest.mark.parametrize("group", ["spark", "s3"])
+def test_a_group_for_spark_repeats_nothing_that_pyspark_brings(group: str) -> None:
     brought = {path.name.rsplit("-", 1)[0] for path in pyspark_jars().glob("*.jar")}
-    assert not brought & {jar.coordinates.name for jar in jars.read_lock()["spark"]}
+    assert not brought & {jar.coordinates.name for jar in jars.read_lock()[group]}
+
+
+def test_s3_is_of_the_version_of_pysparks_hadoop_and_comes_without_the_bundle_of_every_aws_service() -> None:
+    versions = {jar.coordinates.name: jar.coordinates.version for jar in jars.read_lock()["s3"]}
+    assert (pyspark_jars() / f"hadoop-client-api-{versions['hadoop-aws']}.jar").exists()
+    assert "bundle" not in versions
 
 
 def test_java_reads_the_truststore_made_of_the_networks_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
