@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
+from pipeline.config.maintenance import Keep, Maintenance, check_keep
 from pipeline.config.merge import Merge
 from pipeline.errors import ConfigError, UnknownStreamError
 
@@ -149,6 +150,12 @@ class TableConfig(_Strict):
     sql: Path | None = None
     mode: Literal["refresh"] | None = None
     expect: list[dict[str, str]] = Field(default_factory=list)
+    keep: Keep | None = None
+
+    @model_validator(mode="after")
+    def _keep_fits(self) -> TableConfig:
+        check_keep(self.layer, self.keep)
+        return self
 
     @property
     def layer(self) -> str:
@@ -205,6 +212,7 @@ class Config(_Strict):
     tables: dict[str, TableConfig] = Field(default_factory=dict)
     references: dict[str, Path] = Field(default_factory=dict)
     metrics: MetricsSettings = Field(default_factory=lambda: MetricsSettings())
+    maintenance: Maintenance = Field(default_factory=lambda: Maintenance())
     _path: Path = PrivateAttr(default=Path("headrace.yml"))
     _connection: Connection | None = PrivateAttr(default=None)
 
