@@ -101,8 +101,8 @@ class BronzeState:
         return cls(
             query=data["query"],
             micro_batch=int(data["micro_batch"]),
-            start=_places(data["start"]),
-            next=_places(data["next"]),
+            start=places_of(data["start"]),
+            next=places_of(data["next"]),
             marks=data["marks"],
             topic_ids=data["topic_ids"],
             surveyed=Counts.from_json(data["surveyed"]),
@@ -218,5 +218,5 @@ def _ours(text: str | None) -> Mapping[str, Any] | None:
     return data
 
 
-def _places(data: Mapping[str, Mapping[str, int]]) -> Places:
+def places_of(data: Mapping[str, Mapping[str, int]]) -> Places:
     return {topic: {int(p): int(offset) for p, offset in partitions.items()} for topic, partitions in data.items()}

@@ -27,6 +27,7 @@ from jobs.commits import newest_commit_of_ours, read_checksum
 from jobs.maintenance.compact import compact
 from jobs.maintenance.layout import arrange, complete_statistics
 from jobs.maintenance.notes import write_note
+from jobs.maintenance.readers import unread_from
 from jobs.maintenance.retention import delete_rows, expire_dead_letters
 from jobs.maintenance.statements import first_line
 from jobs.maintenance.vacuum import vacuum
@@ -77,7 +78,8 @@ def maintain_table(
     identity = tables.find(spark, config, configured, ",".join(configured.sources)) or identity
     done = replace(done, statistics_files=complete_statistics(spark, identity))
     if configured.keep and configured.keep.rows:
-        done = replace(done, rows_deleted=delete_rows(spark, identity.path, configured.keep.rows, now))
+        unread = unread_from(spark, config, table)
+        done = replace(done, rows_deleted=delete_rows(spark, identity.path, configured.keep.rows, now, unread))
     if configured.keep and configured.keep.dead_letters:
         expired = expire_dead_letters(spark, identity.path, configured.keep.dead_letters, now)
         done = replace(done, dead_letters_expired=expired)

@@ -40,6 +40,9 @@ _COMMON = {
     # Delta's log is the only catalog: nobody asks for Spark's table statistics.
     "spark.sql.statistics.size.autoUpdate.enabled": "false",
     "spark.sql.streaming.metricsEnabled": "false",
+    # A version can be read for as long as its files are there. Delta would refuse after a week, whatever VACUUM left: a job
+    # that begins again from an older commit, an audit, a restore.
+    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
 }
 
 # A third of the processor time of a small query that is run once goes into compiling and planning it stage by stage.

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pyspark.sql import SparkSession
 
 from jobs import tables
 from jobs.checkpoint import SparkCheckpoint
-from jobs.commits import versions
+from jobs.commits import Places, newest_commit_of_ours, places_of, versions
 from jobs.maintenance.notes import FOLDER
 from jobs.storage import names, read_text, remove, write_text
-from pipeline.config import Config
+from pipeline.config import Config, TableConfig
 from pipeline.errors import ConfigError, TableError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -41,6 +43,9 @@ def readers_of(spark: SparkSession, config: Config, table: str) -> list[Reader]:
     for other in config.tables.values():
         if table in other.sources:
             stands_at = SparkCheckpoint(spark, tables.checkpoint_path(config, other.name)).stands_at(identity.id)
+            position = followed(spark, config, other, table)
+            if stands_at is None and position is not None:
+                stands_at = int(position["version"])
             if stands_at is not None:
                 out.append(Reader(other.name, stands_at, "stream"))
     folder = f"{identity.path}/{FOLDER}/readers"
@@ -49,6 +54,24 @@ def readers_of(spark: SparkSession, config: Config, table: str) -> list[Reader]:
         if text is not None:
             out.append(Reader(**json.loads(text)))
     return out
+
+
+def followed(spark: SparkSession, config: Config, reader: TableConfig, table: str) -> Mapping[str, Any] | None:
+    """Where a table without a Spark checkpoint stands in a source, as its newest commit says (``positions``): a version, and of
+    bronze the next Kafka offsets. None where it notes no such thing, or is computed anew as a whole."""
+    if reader.layer != "gold" or tables.is_refreshed(reader):
+        return None
+    commit = newest_commit_of_ours(spark, tables.table_path(config, reader.name))
+    about = (commit.metadata or {}) if commit is not None else {}
+    positions = about.get("positions") or (about.get("inputs") or {}).get("positions") or {}
+    found = positions.get(table)
+    return found if isinstance(found, dict) else None
+
+
+def unread_from(spark: SparkSession, config: Config, table: str) -> list[Places]:
+    """The next Kafka offsets of the tables that follow a bronze table's rows by them: those have to stay."""
+    found = (followed(spark, config, one, table) for one in config.tables.values() if table in one.sources)
+    return [places_of(position["next"]) for position in found if position is not None and "next" in position]
 
 
 def register(spark: SparkSession, config: Config, table: str, name: str, version: int) -> Reader:

@@ -10,7 +10,7 @@ files as they were, which VACUUM leaves to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.assignment import nested, positions
+from jobs.commits import Places
 from jobs.maintenance.notes import read_note, write_note
 from jobs.maintenance.statements import session, statement
 from jobs.tables import META, REDRIVEN, REJECTED, has_redriven, log_place
@@ -52,10 +53,13 @@ class Retention:
         return {"floors": nested(self.floors), "cutoff": self.cutoff.isoformat()}
 
 
-def delete_rows(spark: SparkSession, path: str, keep: timedelta, now: datetime) -> int:
-    """Delete rows that were read from Kafka before ``now - keep``. Returns how many."""
+def delete_rows(
+    spark: SparkSession, path: str, keep: timedelta, now: datetime, unread_from: Sequence[Places] = ()
+) -> int:
+    """Delete rows that were read from Kafka before ``now - keep``; from the offsets in ``unread_from`` on, they stay. Returns
+    how many."""
     cutoff = now - keep
-    floors = _floors(spark, path, cutoff)
+    floors = capped(_floors(spark, path, cutoff), unread_from)
     if not floors:
         return 0
     before = Retention.load(spark, path) or Retention({}, cutoff)
@@ -69,6 +73,13 @@ def delete_rows(spark: SparkSession, path: str, keep: timedelta, now: datetime) 
     # The time says nothing new, but files have statistics of it: those of newer rows are not read.
     old = f"{META}.ingested_at < {_literal(cutoff)}"
     return int(statement(own, f"DELETE FROM delta.`{path}` WHERE {old} AND ({below})")[0][0])
+
+
+def capped(floors: Mapping[Place, int], unread_from: Sequence[Places]) -> dict[Place, int]:
+    """Floors no higher than what every follower has read; a place that one has not read at all has none."""
+    read = [positions(one) for one in unread_from]
+    lower = {place: min([floor, *(one.get(place, 0) for one in read)]) for place, floor in floors.items()}
+    return {place: floor for place, floor in lower.items() if floor > 0}
 
 
 def expire_dead_letters(spark: SparkSession, path: str, keep: timedelta, now: datetime) -> int:

@@ -8,7 +8,6 @@ import threading
 import time
 from typing import Any
 
-from pyspark.errors import PySparkException
 from pyspark.sql import Row, SparkSession
 
 from jobs.commits import MAINTENANCE, USER_METADATA
@@ -57,5 +56,4 @@ def is_conflict(text: str) -> bool:
 
 def first_line(error: Exception) -> str:
     """The first line of an error, for a sentence."""
-    text = error.getMessage() if isinstance(error, PySparkException) and error.getMessage() else str(error)
-    return (str(text).strip().splitlines() or [type(error).__name__])[0][:500]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from jobs.commits import FENCE, MAINTENANCE
 from jobs.maintain import Maintained, in_words
-from jobs.maintenance.retention import Retention
+from jobs.maintenance.retention import Retention, capped
 from jobs.maintenance.source import changed_by_others
 from jobs.maintenance.vacuum import removes_before
 from jobs.supervise import Reaction, reaction
@@ -96,6 +96,12 @@ def test_floors_and_cutoff_never_fall() -> None:
     after = before.raised({("t", 0): 7, ("t", 2): 3}, AT - timedelta(days=1))
     assert after == Retention({("t", 0): 10, ("t", 1): 5, ("t", 2): 3}, AT)
     assert after.to_json() == {"floors": {"t": {0: 10, 1: 5, 2: 3}}, "cutoff": AT.isoformat()}
+
+
+def test_rows_that_a_follower_has_yet_to_read_stay() -> None:
+    floors = {("t", 0): 10, ("t", 1): 5, ("t", 2): 4}
+    assert capped(floors, []) == floors
+    assert capped(floors, [{"t": {0: 7, 1: 9}}, {"t": {0: 8, 1: 3, 2: 9}}]) == {("t", 0): 7, ("t", 1): 3}
 
 
 @pytest.mark.parametrize(
