@@ -29,6 +29,7 @@ from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.schemas import StreamSchemas
 from jobs.supervise import checkpoint_replaced
+from jobs.timetravel.fence import check_not_fenced
 from jobs.writers import Writer
 from pipeline.config import Config
 from pipeline.errors import (
@@ -301,6 +302,7 @@ class BronzeJob:
         """The state from now on is what the log says, not what we meant to write."""
         state = tables.bronze_state(self._spark, self._path)
         if state is None or (state.query, state.micro_batch) != (query, micro_batch):
+            check_not_fenced(self._spark, self._path, self.name, query)
             raise InvariantError(f"{self.name}: micro-batch {micro_batch} was written, and the newest commit is not its own")
         self._state = state
         self._micro_batches += 1

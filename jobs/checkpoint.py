@@ -46,15 +46,27 @@ class SparkCheckpoint:
         """The newest micro-batch in ``offsets`` (planned) or ``commits`` (done); -1 for none."""
         return max((int(name) for name in names(self.spark, f"{self.path}/{folder}") if name.isdigit()), default=-1)
 
-    def ends(self, micro_batch: int) -> Any | None:
-        """Where a planned micro-batch ends, as its source wrote it (one source); None if not planned or already cleaned."""
+    def sources(self, micro_batch: int) -> list[Any]:
+        """Where a planned micro-batch ends, as each of its sources wrote it; empty if not planned or already cleaned."""
         text = read_text(self.spark, f"{self.path}/offsets/{micro_batch}") if micro_batch >= 0 else None
         if text is None:
-            return None
+            return []
         lines = text.splitlines()
         if len(lines) < 3 or not lines[0].startswith("v1"):
             raise TableError(f"the Spark checkpoint {self.path} is damaged: offsets/{micro_batch} is not what Spark writes")
-        return json.loads(lines[2])
+        return [json.loads(line) for line in lines[2:] if line != "-"]
+
+    def ends(self, micro_batch: int) -> Any | None:
+        """The same of a query with one source; None if not planned or already cleaned."""
+        found = self.sources(micro_batch)
+        return found[0] if found else None
+
+    def stands_at(self, table_id: str) -> int | None:
+        """The version of a Delta table of which the query has processed everything; None where it does not read it (yet)."""
+        done = self.newest("commits")
+        planned = self.sources(done if done >= 0 else self.newest("offsets"))
+        mine = [int(one["reservoirVersion"]) for one in planned if isinstance(one, dict) and one.get("reservoirId") == table_id]
+        return min(mine) - 1 if mine else None
 
     def kafka_ends(self, micro_batch: int) -> dict[str, dict[int, int]] | None:
         found = self.ends(micro_batch)
@@ -72,6 +84,27 @@ class SparkCheckpoint:
         found = json.loads(text[text.index("{") :])
         return {topic: {int(p): int(at) for p, at in partitions.items()} for topic, partitions in found.items()}
 
+    def still(self, query: str | None, table: str) -> str:
+        """The query's id, as long as it is the one known (None: any). Raises TableError where the folder was taken away or
+        replaced: whoever did it wants the query to begin anew, and this one must not go on."""
+        found = self.query_id()
+        if found is None or query not in (None, found):
+            raise TableError(
+                f"the Spark checkpoint {self.path} was taken away while {table} was running: it has stopped, start it again"
+            )
+        return found
+
+    def take_away(self, why: str) -> str | None:
+        """Move the folder aside, so that the next start begins anew. A query that runs stops at its next micro-batch
+        (``still``). Returns where it lies now; None where there was none."""
+        if not names(self.spark, self.path):
+            return None
+        parent, _, name = self.path.rpartition("/")
+        taken = set(names(self.spark, parent))
+        number = next(n for n in range(1, len(taken) + 2) if f"{name}.{why}-{n}" not in taken)
+        move(self.spark, self.path, f"{self.path}.{why}-{number}")
+        return f"{self.path}.{why}-{number}"
+
     def claim(self, owner: Owner) -> None:
         """Mark the checkpoint as ``owner``'s, or check that it is. Raises TableError where it is somebody else's."""
         text = read_text(self.spark, f"{self.path}/{_MARKER}")
@@ -81,6 +114,8 @@ class SparkCheckpoint:
                     f"the Spark checkpoint {self.path} was not made by Headrace for {owner.table}: move it away, or choose "
                     "another warehouse"
                 )
+            if self.newest("offsets") >= 0:  # planned by a query that was running when its checkpoint was taken away
+                self.take_away("stray")
             self._mark(owner)
             return
         found = json.loads(text)
@@ -99,13 +134,7 @@ class SparkCheckpoint:
         A crash on the way leaves no checkpoint, or one that has no query yet: the next start makes one at the table's own
         positions. The id is new on purpose: Delta would take new rows under an id and number that it knows for a replay.
         """
-        moved = None
-        if names(self.spark, self.path):
-            parent, _, name = self.path.rpartition("/")
-            taken = set(names(self.spark, parent))
-            moved = next(free for n in range(1, len(taken) + 2) if (free := f"{name}.replaced-{n}") not in taken)
-            moved = f"{parent}/{moved}"
-            move(self.spark, self.path, moved)
+        moved = self.take_away("replaced")
         query = str(uuid4())
         self._mark(owner)
         write_text(self.spark, f"{self.path}/{_KAFKA_STARTS}", f"\0v1\n{json.dumps(positions)}")

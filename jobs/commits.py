@@ -19,6 +19,11 @@ from jobs.storage import names, read_text
 from pipeline.errors import TableError
 
 FORMAT = 1
+RESTORED = "restored"
+"""In the metadata of a commit that brought a bronze table back to an older version: which one."""
+MAINTENANCE, FENCE = "headrace_maintenance", "headrace_fence"
+"""Metadata of our commits that hold no positions: what was done to the table, and which query may not write any more."""
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 Places = dict[str, dict[int, int]]
 """topic → partition → offset."""
 
@@ -96,8 +101,8 @@ class BronzeState:
         return cls(
             query=data["query"],
             micro_batch=int(data["micro_batch"]),
-            start=_places(data["start"]),
-            next=_places(data["next"]),
+            start=places_of(data["start"]),
+            next=places_of(data["next"]),
             marks=data["marks"],
             topic_ids=data["topic_ids"],
             surveyed=Counts.from_json(data["surveyed"]),
@@ -134,6 +139,7 @@ class Commit:
     files: int
     metrics: Mapping[str, Any]
     produced_s: tuple[float, float] | None = None
+    at_ms: int = 0
 
 
 def read_commit(spark: SparkSession, table_path: str, version: int) -> Commit | None:
@@ -160,7 +166,8 @@ def parse_commit(version: int, text: str) -> Commit:
             files += 1
     metadata, metrics = _ours(info.get("userMetadata")), info.get("operationMetrics") or {}
     span = (min(produced), max(produced)) if produced else None
-    return Commit(version, info.get("operation", ""), metadata, rows, rejected, size, files, metrics, span)
+    at_ms = int(info.get("timestamp") or 0)
+    return Commit(version, info.get("operation", ""), metadata, rows, rejected, size, files, metrics, span, at_ms)
 
 
 def _produced(stats: Mapping[str, Any]) -> list[float]:
@@ -181,13 +188,13 @@ def versions(spark: SparkSession, table_path: str) -> list[int]:
     return sorted(int(name[:-5]) for name in found if name[:-5].isdigit())
 
 
-def newest_commit_of_ours(spark: SparkSession, table_path: str) -> Commit | None:
-    """The newest commit with our metadata: maintenance commits after it are passed over.
+def newest_commit_of_ours(spark: SparkSession, table_path: str, up_to: int | None = None) -> Commit | None:
+    """The newest commit with our metadata (up to a version): maintenance commits after it are passed over.
 
     Raises TableError where the log was cleaned past it, so that nobody starts with empty marks on a table with rows.
     """
     known = versions(spark, table_path)
-    for version in reversed(known):
+    for version in reversed([one for one in known if up_to is None or one <= up_to]):
         commit = read_commit(spark, table_path, version)
         if commit is not None and commit.metadata is not None:
             return commit
@@ -211,5 +218,5 @@ def _ours(text: str | None) -> Mapping[str, Any] | None:
     return data
 
 
-def _places(data: Mapping[str, Mapping[str, int]]) -> Places:
+def places_of(data: Mapping[str, Mapping[str, int]]) -> Places:
     return {topic: {int(p): int(offset) for p, offset in partitions.items()} for topic, partitions in data.items()}

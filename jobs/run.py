@@ -3,7 +3,8 @@
     python -m jobs.run [TABLE…] [--config headrace.yml] [--mode continuous|available-now|10s]
 
 Available-now goes through the layers one after the other, so silver sees all that bronze wrote. Continuous runs every bronze
-and silver table as a query of its own and refreshes gold after its sources; the first failure stops all.
+and silver table as a query of its own and refreshes gold after its sources; the first failure stops all. With
+`maintenance.every` the tables are maintained beside it (jobs/maintain.py); a failure of that stops nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jobs.bronze import BronzeJob
 from jobs.gold import GoldJob
 from jobs.lineage import traced
 from jobs.listening import listening
+from jobs.maintain import maintain_every
 from jobs.mode import Mode, parse_mode
 from jobs.ordered import OrderedJob
 from jobs.progress import OnProgress, TableProgress
@@ -129,6 +131,8 @@ def _run_together(
         work: list[Callable[[], None]] = [lambda job=job: supervise(job, mode, end) for job in streams]  # type: ignore[misc]
         if gold:
             work.append(lambda: _refresh(gold, mode, end))
+        if (every := config.maintenance.every) is not None:
+            work.append(lambda: maintain_every(spark, config, chosen, every, end))
         threads = [threading.Thread(target=guarded(one), name="headrace-job") for one in work]
         for thread in threads:
             thread.start()

@@ -50,6 +50,9 @@ _COMMON = {
     # The state of ordered tables: on disk, with what changed per micro-batch; the default keeps every key in memory.
     "spark.sql.streaming.stateStore.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
     "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
+    # A version can be read for as long as its files are there. Delta would refuse after a week, whatever VACUUM left: a job
+    # that begins again from an older commit, an audit, a restore.
+    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
 }
 
 # A third of the processor time of a small query that is run once goes into compiling and planning it stage by stage.

@@ -26,6 +26,8 @@ from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import FORMAT, read_checksum
 from jobs.evolution import TableColumns
+from jobs.maintenance.source import check_source
+from jobs.maintenance.statements import turn
 from jobs.merging import rows as silver_rows
 from jobs.merging.current import ROWS
 from jobs.merging.ids import Sights
@@ -74,6 +76,8 @@ class SilverJob:
         self._columns = TableColumns(spark, table, self._path)
         self._writer = Writer(spark, table, self._checkpoint.path)
         self._files = identity.files
+        self._query: str | None = None  # the Spark checkpoint's, since the last start
+        self._source_version = -1
         self._micro_batches = self._merged = self._rejected = self._repeats = 0
 
     def _create(self, config: Config, source: str) -> tables.Identity:
@@ -98,9 +102,11 @@ class SilverJob:
         """Start the query over the bronze table."""
         self.failure = None
         self._writer.take()
+        self._query = self._checkpoint.query_id()
         self._columns.load()
         crash.reach("silver.before_start")
-        source = self._spark.readStream.format("delta").load(self._source_path)
+        # Commits that delete or update rows are retention's; ``check_source`` sees to it that they are nobody else's.
+        source = self._spark.readStream.format("delta").option("skipChangeCommits", "true").load(self._source_path)
         return (
             source.writeStream.queryName(self.name)
             .option("checkpointLocation", self._checkpoint.path)
@@ -126,6 +132,8 @@ class SilverJob:
 
     def _process(self, bronze: DataFrame, micro_batch: int) -> None:
         crash.reach("silver.planned")
+        self._query = self._checkpoint.still(self._query, self.name)
+        self._source_version = check_source(self._spark, self._checkpoint, self._source_path, self.name, micro_batch)
         self._take(bronze, micro_batch)
         self._micro_batches += 1
         self._report()
@@ -140,7 +148,9 @@ class SilverJob:
             arrived = look(reduced, self._prunable, cut=self._files > _FEW_FILES)
             if arrived.rows:
                 counts = {"records": arrived.records, "rejected": arrived.rejected, "repeats": repeats}
-                self._write(reduced.drop(ROWS), arrived, json.dumps({"headrace": FORMAT, "micro_batch": micro_batch, **counts}))
+                about = {"headrace": FORMAT, "micro_batch": micro_batch, "source_version": self._source_version}
+                with turn(self._path):
+                    self._write(reduced.drop(ROWS), arrived, json.dumps(about | counts))
             if self._sights is not None:
                 self._sights.done(bronze)
         finally:

@@ -3,6 +3,7 @@
     new partitions became readable      stop between micro-batches, start with them (the same Spark checkpoint)
     SPARK-55271                         Spark 4.1.1 fails once, after committing, on every recovery of an unfinished micro-batch
     a source table gained columns       Delta's stream ends once; it goes on with the new columns
+    maintenance rewrote what it read    try the micro-batch again: rows did not change
     RetryableError, broker away         try again with growing pauses; in available-now for at most RETRY_BOUNDED_S
     anything else                       StopError
 """
@@ -19,6 +20,8 @@ from typing import Protocol
 from pyspark.errors import StreamingQueryException
 from pyspark.sql.streaming.query import StreamingQuery
 
+from jobs.commits import MAINTENANCE
+from jobs.maintenance.statements import is_conflict
 from jobs.mode import Mode
 from jobs.object_store import explain
 from pipeline import metrics
@@ -65,9 +68,14 @@ def reaction(text: str, failure: HeadraceError | None) -> Reaction:
         return Reaction.RESTART
     if "DELTA_SCHEMA_CHANGED" in text:
         return Reaction.RESTART
-    if any(sign in text for sign in _BROKER_AWAY) or isinstance(explain(text), RetryableError):
+    if any(sign in text for sign in _BROKER_AWAY) or _met_maintenance(text) or isinstance(explain(text), RetryableError):
         return Reaction.RETRY
     return Reaction.STOP
+
+
+def _met_maintenance(text: str) -> bool:
+    """Whether a write lost against a commit that changed files or properties and no rows; another writer is another matter."""
+    return is_conflict(text) and (MAINTENANCE in text or '"operation":"OPTIMIZE"' in text)
 
 
 _BROKER_AWAY = (

@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from jobs.commits import BronzeState, newest_commit_of_ours, read_checksum, read_commit, versions
+from jobs.commits import RESTORED, BronzeState, Commit, newest_commit_of_ours, read_checksum, read_commit, versions
 from jobs.storage import names, remove
 from pipeline.config import Config, TableConfig
 from pipeline.errors import ConfigError, TableError
@@ -28,6 +28,11 @@ _COMMON_PROPERTIES = {"delta.logRetentionDuration": "interval 400 days"}
 
 _MEASURED = (T.NumericType, T.StringType, T.DateType, T.TimestampType, T.TimestampNTZType)
 """Types that Delta keeps minimum and maximum of."""
+
+
+def measurable(kind: T.DataType) -> bool:
+    """Whether Delta keeps minimum and maximum of columns of this type."""
+    return isinstance(kind, _MEASURED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ def create(
     builder = DeltaTable.createIfNotExists(spark).location(table_path(config, table.name)).addColumns(schema)
     kinds = {field.name: field.dataType for field in schema.fields}
     wanted_statistics = dict.fromkeys([*statistics, *table.cluster_by])
-    measured = ",".join(name for name in wanted_statistics if isinstance(kinds.get(name, T.StringType()), _MEASURED))
+    measured = ",".join(name for name in wanted_statistics if measurable(kinds.get(name, T.StringType())))
     wanted = _COMMON_PROPERTIES | {TABLE_PROPERTY: table.name, SOURCE_PROPERTY: source} | (properties or {})
     if measured:
         wanted["delta.dataSkippingStatsColumns"] = measured
@@ -166,9 +171,15 @@ def visible(rows: DataFrame, layer: str, *, rejected: bool = False) -> DataFrame
 def bronze_state(spark: SparkSession, path: str) -> BronzeState | None:
     """The state that the newest micro-batch left in a bronze table, with exact totals; None before the first."""
     commit = newest_commit_of_ours(spark, path)
-    if commit is None or commit.metadata is None:
-        return None
+    return None if commit is None else state_of(spark, path, commit)
+
+
+def state_of(spark: SparkSession, path: str, commit: Commit) -> BronzeState:
+    """The state that a commit of ours left, with exact totals."""
+    assert commit.metadata is not None
     state = BronzeState.from_json(commit.metadata)
+    if RESTORED in commit.metadata:
+        return state  # the rows of its files are counted in the totals that it names
     if not state.partly or (commit.rejected == state.surveyed.rejected and not state.surveyed.foreign):
         return state.with_commit(commit)
     stored = spark.read.format("delta").option("versionAsOf", commit.version).load(path)
@@ -185,10 +196,15 @@ def log_place(rows: DataFrame) -> dict[str, Column]:
     its first life's in ``_meta``."""
     own = {name: F.col(f"{META}.{name}") for name in ("topic", "partition", "order.offset", "order.index")}
     place = {name.rpartition(".")[2]: column for name, column in own.items()}
-    meta = rows.schema[META].dataType
-    if isinstance(meta, T.StructType) and REDRIVEN in meta.fieldNames():
+    if has_redriven(rows):
         place = {name: F.coalesce(F.col(f"{META}.{REDRIVEN}.{name}"), column) for name, column in place.items()}
     return place
+
+
+def has_redriven(rows: DataFrame) -> bool:
+    """Whether a redriven record ever came into the table that the bronze rows are of."""
+    meta = rows.schema[META].dataType
+    return isinstance(meta, T.StructType) and REDRIVEN in meta.fieldNames()
 
 
 def _within(place: Mapping[str, Column], state: BronzeState) -> Column:
@@ -205,6 +221,12 @@ def totals(spark: SparkSession, config: Config, table: str) -> dict[str, int]:
     """Exact totals of a bronze table since it was made: messages, bytes, records, repeats, voids, rejected, foreign."""
     state = bronze_state(spark, table_path(config, config.table(table).name))
     return (state.totals if state else BronzeState().totals).to_json()
+
+
+def is_refreshed(table: TableConfig) -> bool:
+    """Whether a table is computed anew as a whole: gold that does not follow its sources step by step."""
+    follows = any(getattr(table, name, None) is not None for name in ("window", "join"))
+    return table.layer == "gold" and str(table.mode) != "incremental" and not follows
 
 
 def version(spark: SparkSession, path: str) -> int:

@@ -211,6 +211,14 @@ TABLE_PHASE_SECONDS = _counter(
     "headrace_table_micro_batch_seconds", "Time of micro-batches by Spark's phases", ["table", "phase"]
 )
 TABLE_FAILURES = _counter("headrace_table_query_failures", "Queries that ended with an error (some are tried again)", _TABLE)
+TABLE_MAINTAINED = _gauge("headrace_table_maintained_timestamp_seconds", "When maintenance of the table last ended well", _TABLE)
+TABLE_COMPACTED = _counter("headrace_table_compacted_files", "Small files that compaction brought together", _TABLE)
+TABLE_VACUUMED = _counter("headrace_table_vacuumed_files", "Files that VACUUM removed from the disk", _TABLE)
+TABLE_VACUUMED_BYTES = _counter("headrace_table_vacuumed_bytes", "Bytes of those files", _TABLE)
+TABLE_EXPIRED = _counter("headrace_table_expired_rows", "Rows deleted by age, and dead letters whose bytes were", _TABLE)
+TABLE_UNMAINTAINED = _counter(
+    "headrace_table_maintenance_failures", "Maintenance that failed or was refused, in whole or in part", _TABLE
+)
 
 # -- the cluster, as the exporter surveys it -------------------------------------------------------------------------------
 

@@ -229,6 +229,20 @@ TABLES = Board(
             "table-maintenance",
         ),
         Panel("Bytes", "Of those files", "bytes", (("max by (table) (headrace_table_bytes{@T})", "{{table}}"),)),
+        Panel(
+            "Since the last maintenance",
+            "Of tables that were maintained since the process started; what was refused does not count",
+            SECONDS,
+            (("time() - max by (table) (headrace_table_maintained_timestamp_seconds{@T})", "{{table}}"),),
+            "table-maintenance",
+        ),
+        Panel(
+            "Maintenance failed or refused",
+            "VACUUM refuses while a reader lags behind",
+            "ops",
+            ((rate("headrace_table_maintenance_failures_total", "@T", "table"), "{{table}}"),),
+            "table-maintenance",
+        ),
     ),
 )
 

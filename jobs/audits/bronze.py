@@ -3,6 +3,8 @@ as a void or a repeat whose records are there."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro
@@ -10,6 +12,7 @@ from pyspark.sql.avro.functions import from_avro
 from jobs import assignment, tables
 from jobs.audits.finding import Audit, Finding
 from jobs.audits.messages import POSITION, check_chains, read_messages
+from jobs.maintenance.retention import Retention
 from jobs.redriven import first_life, is_redrive
 from jobs.tables import META, REJECTED
 from pipeline.config import Config
@@ -32,7 +35,10 @@ def audit_bronze(spark: SparkSession, config: Config, table: str) -> Audit:
         control.check_topic_ids()
         shard_map = control.barrier()
     read_up_to = assignment.positions(state.next)
-    kept = {place: low for place, (low, _) in bounds(config.connection, read_up_to).items()}
+    in_kafka = {place: low for place, (low, _) in bounds(config.connection, read_up_to).items()}
+    retention = Retention.load(spark, tables.table_path(config, table))
+    floors = retention.floors if retention else {}
+    kept = {place: max(low, floors.get(place, 0)) for place, low in in_kafka.items()}
     ranges = {place: (kept[place], end) for place, end in read_up_to.items() if kept[place] < end}
     audit = Audit(table, f"stream {stream.name}")
     trimmed = {place for place, low in kept.items() if low > 0}
@@ -41,9 +47,12 @@ def audit_bronze(spark: SparkSession, config: Config, table: str) -> Audit:
     if not ranges:
         return audit
     messages = read_messages(spark, config.connection, shard_map, ranges).persist()
+    deleted = {place: (in_kafka[place], low) for place, low in floors.items() if in_kafka.get(place, low) < low}
+    older = read_messages(spark, config.connection, shard_map, deleted) if deleted else None
+    repeats = _Repeats(config, older, lost_for_good=any(in_kafka.get(place, 0) > 0 for place in floors))
     stored = tables.load(spark, config, table).select(META, f"{REJECTED}.reason")
     try:
-        _compare(audit, messages, _rows_by_message(spark, stored, ranges), stored, config)
+        _compare(audit, messages, _rows_by_message(spark, stored, ranges), stored, repeats)
         check_chains(audit, messages, trimmed)
         if not trimmed:
             _compare_totals(audit, messages, stored, state.totals.voids, state.totals.records)
@@ -80,7 +89,7 @@ def _rows_by_message(spark: SparkSession, stored: DataFrame, ranges: dict[tuple[
     )
 
 
-def _compare(audit: Audit, messages: DataFrame, rows: DataFrame, stored: DataFrame, config: Config) -> None:
+def _compare(audit: Audit, messages: DataFrame, rows: DataFrame, stored: DataFrame, repeats: _Repeats) -> None:
     both = messages.join(rows, POSITION, "left").fillna(0, ["rows", "indexes", "rejected"]).persist()
     try:
         audit.looked_at["messages"] = both.count()
@@ -101,15 +110,35 @@ def _compare(audit: Audit, messages: DataFrame, rows: DataFrame, stored: DataFra
         short = judged.where(~unknown & (F.col("rejected") == 0) & (F.col("rows") < F.col("count")))
         audit.looked_at["messages left out, whole or in part, as repeats"] = short.count()
         if audit.looked_at["messages left out, whole or in part, as repeats"]:
-            _check_repeats(audit, short, stored, config)
+            _check_repeats(audit, short, stored, repeats)
     finally:
         both.unpersist()
 
 
-def _check_repeats(audit: Audit, short: DataFrame, stored: DataFrame, config: Config) -> None:
+@dataclass(frozen=True, slots=True)
+class _Repeats:
+    """What is needed to judge repeats. ``older`` are messages of the log whose rows were deleted by age (None: there are none);
+    ``lost_for_good``: some of those are in the log no more either, so that what repeats them cannot be told."""
+
+    config: Config
+    older: DataFrame | None
+    lost_for_good: bool
+
+    def unexplained(self, lost: DataFrame) -> DataFrame:
+        """Records whose first copy is not among the deleted rows."""
+        if self.older is None:
+            return lost
+        first = self.older.where(~F.col("void") & F.col("has_stamp")).select(
+            F.col("producer").alias("first_producer"), F.col("first_seq").alias("low"), F.col("last_seq").alias("high")
+        )
+        same = (F.col("producer") == F.col("first_producer")) & F.col("seq").between(F.col("low"), F.col("high"))
+        return lost.join(first, same, "left_anti")
+
+
+def _check_repeats(audit: Audit, short: DataFrame, stored: DataFrame, repeats: _Repeats) -> None:
     """What a message lacks in the table was left out as repeats: then its records are there, by producer and sequence. Of
     redriven ones, those of their first lives count, or its place where there was no producer of ours."""
-    registry = RegistryClient(config.connection)
+    registry = RegistryClient(repeats.config.connection)
     schema_id = F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).cast("int")
     short = short.withColumn("schema_id", schema_id)
     good = stored.where(F.col("reason").isNull())
@@ -130,9 +159,12 @@ def _check_repeats(audit: Audit, short: DataFrame, stored: DataFrame, config: Co
         else:  # a plain message is one record
             records, header = mine.withColumn("seq", F.col("first_seq")), F.col("redrive")
         records = _first_lives(records, header)
-        lost = records.where("named").join(there, ["producer", "seq"], "left_anti").select(*columns)
+        lost = repeats.unexplained(records.where("named").join(there, ["producer", "seq"], "left_anti").select(*columns))
         gone = records.where("NOT named").join(places, ["first_topic", "first_partition", "order"], "left_anti").select(*columns)
-        audit.add("records that are in the log and not in the table", lost.union(gone), columns)
+        if repeats.lost_for_good:
+            audit.looked_at["records that may repeat what is kept nowhere any more"] = lost.union(gone).count()
+        else:
+            audit.add("records that are in the log and not in the table", lost.union(gone), columns)
 
 
 def _first_lives(records: DataFrame, header: Column) -> DataFrame:

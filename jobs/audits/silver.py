@@ -12,6 +12,7 @@ from jobs import tables
 from jobs.audits.finding import Audit
 from jobs.audits.replay import RECORD, replayed, with_record
 from jobs.checkpoint import SparkCheckpoint
+from jobs.maintenance.retention import Retention
 from jobs.merging.rows import NO_KEY, NO_SEQUENCE
 from jobs.tables import DELETED, META, REJECTED, RESERVED
 from pipeline.config import Config, Merge
@@ -29,14 +30,16 @@ def audit_silver(spark: SparkSession, config: Config, table: str) -> Audit:
     bronze = tables.load(spark, config, source, version)
     stored = with_record(tables.load(spark, config, table))
     expected, dead = replayed(bronze, configured.merge, config.stream(config.table(source).sources[0]))
+    retention = Retention.load(spark, tables.table_path(config, source))
+    deleted_below = max(retention.floors.values(), default=0) if retention else 0
     is_dead = F.col(f"{REJECTED}.reason").isNotNull()
     audit.looked_at["keys"] = expected.select(*configured.merge.keys).distinct().count()
     if configured.merge.scd == 2:
         audit.looked_at["records in the history of keys"] = expected.count()
     if (letters := dead.count()) > 0:
         audit.looked_at["dead letters"] = letters
-    _compare(audit, expected, stored.where(~is_dead), configured.merge)
-    _compare_dead(audit, dead, stored.where(is_dead))
+    _compare(audit, expected, stored.where(~is_dead), configured.merge, deleted_below)
+    _compare_dead(audit, dead, stored.where(is_dead & (F.col(f"{META}.order.offset") >= deleted_below)))
     return audit
 
 
@@ -51,12 +54,19 @@ def _merged_version(spark: SparkSession, config: Config, table: str) -> int:
     return int(done["reservoirVersion"]) - 1
 
 
-def _compare(audit: Audit, expected: DataFrame, stored: DataFrame, merge: Merge) -> None:
-    """``scd: 1`` has one row a key, ``scd: 2`` one a record."""
+def _compare(audit: Audit, expected: DataFrame, stored: DataFrame, merge: Merge, deleted_below: int) -> None:
+    """``scd: 1`` has one row a key, ``scd: 2`` one a record. Rows that bronze deleted by age had offsets below
+    ``deleted_below``: a row made of one is as it was left."""
     identity = [*merge.keys, *([RECORD] if merge.scd == 2 else [])]
     what = "keys" if merge.scd == 1 else "records"
     both = expected.alias("e").join(stored.alias("s"), _same(identity), "full_outer")
     shown = [F.coalesce(F.col(f"e.{name}"), F.col(f"s.{name}")).alias(name) for name in identity]
+    if deleted_below:
+        order = F.col(f"s.{META}.order")
+        is_old = (order.getField("offset") < deleted_below) & ~order.eqNullSafe(F.col(f"e.{META}.order"))
+        old = F.coalesce(is_old, F.lit(False))
+        audit.looked_at[f"{what} whose newest record was deleted from bronze by age"] = both.where(old).count()
+        both = both.where(~old)
     here, there = F.col(f"e.{META}").isNotNull(), F.col(f"s.{META}").isNotNull()
     audit.add(f"{what} of bronze that are not in the table", both.where(here & ~there).select(*shown), identity)
     audit.add(f"{what} in the table that bronze does not have", both.where(~here & there).select(*shown), identity)
@@ -64,6 +74,8 @@ def _compare(audit: Audit, expected: DataFrame, stored: DataFrame, merge: Merge)
     audit.add(f"{what} that are deleted on one side only", both.where(here & there & gone).select(*shown), identity)
     own = (*RESERVED, RECORD)
     columns = [name for name in stored.columns if name not in own and name in expected.columns]
+    if deleted_below and merge.ignore_null_updates:
+        columns = []  # what filled them may have been deleted
     values = [~F.col(f"e.{name}").eqNullSafe(F.col(f"s.{name}")) for name in columns]
     differs = here & there & ~gone & reduce(lambda a, b: a | b, values, F.lit(False)) & ~F.col(f"e.{DELETED}")
     problem = "keys whose row is not the newest record's" if merge.scd == 1 else "records whose row, or its time, is not right"

@@ -22,7 +22,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Keep the tables of headrace.yml up to date, in one local Spark."""
-    _module("jobs.run", [*(tables or []), "--mode", mode, *(["--json"] if as_json else [])])
+    run_module("jobs.run", [*(tables or []), "--mode", mode, *(["--json"] if as_json else [])])
 
 
 def demo(
@@ -30,7 +30,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the figures, as JSON.")] = False,
 ) -> None:
     """The main job on real data, start to proof: a year of flights and weather through Kafka and Spark into Delta tables."""
-    _module("jobs.demo", [*(["--rows", str(rows)] if rows is not None else []), *(["--json"] if as_json else [])])
+    run_module("jobs.demo", [*(["--rows", str(rows)] if rows is not None else []), *(["--json"] if as_json else [])])
 
 
 def audit(
@@ -38,10 +38,10 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Prove from the data itself that nothing was lost, repeated or mixed up; exit code 1 and where, if something was."""
-    _module("jobs.audit", [name, *(["--json"] if as_json else [])])
+    run_module("jobs.audit", [name, *(["--json"] if as_json else [])])
 
 
-def _module(name: str, arguments: list[str]) -> None:
+def run_module(name: str, arguments: list[str]) -> None:
     """Run a module as `python -m` would, in this process. By name: imports point from jobs to pipeline, never back."""
     sys.argv = [name, *arguments]
     runpy.run_module(name, run_name="__main__", alter_sys=True)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
+from pipeline.config.maintenance import Keep, Maintenance, check_keep
 from pipeline.config.merge import Merge
 from pipeline.config.ordered import Ordered, check_alone
 from pipeline.errors import ConfigError, UnknownStreamError
@@ -151,11 +152,13 @@ class TableConfig(_Strict):
     mode: Literal["refresh"] | None = None
     expect: list[dict[str, str]] = Field(default_factory=list)
     ordered: Ordered | None = None
+    keep: Keep | None = None
 
     @model_validator(mode="after")
-    def _ordered_alone(self) -> TableConfig:
+    def _parts_fit(self) -> TableConfig:
         if self.ordered is not None:
             check_alone(self.layer, [name for name in ("merge", "sql", "mode", "expect") if getattr(self, name)])
+        check_keep(self.layer, self.keep)
         return self
 
     @property
@@ -213,6 +216,7 @@ class Config(_Strict):
     tables: dict[str, TableConfig] = Field(default_factory=dict)
     references: dict[str, Path] = Field(default_factory=dict)
     metrics: MetricsSettings = Field(default_factory=lambda: MetricsSettings())
+    maintenance: Maintenance = Field(default_factory=lambda: Maintenance())
     _path: Path = PrivateAttr(default=Path("headrace.yml"))
     _connection: Connection | None = PrivateAttr(default=None)
 
