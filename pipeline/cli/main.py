@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline import logs
-from pipeline.cli import again, jobs, records, schema, stack, stream, table, watch
+from pipeline.cli import again, jobs, quality, records, schema, stack, stream, table, watch
 from pipeline.errors import HeadraceError, InvariantError
 
 EXIT_ERROR = 1
@@ -40,6 +40,7 @@ records.register(app)
 again.register(app)
 schema.register(app)
 jobs.register(app)
+quality.register(app)
 table.register(app)
 watch.register(app)
 

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from pipeline.config.merge import Merge
+from pipeline.config.quality import Rule, check_rules
+from pipeline.config.transform import Step, check_steps
 from pipeline.errors import ConfigError, UnknownStreamError
 
 KIB, MIB = 1024, 1024 * 1024
@@ -148,7 +150,14 @@ class TableConfig(_Strict):
     merge: Merge | None = None
     sql: Path | None = None
     mode: Literal["refresh"] | None = None
-    expect: list[dict[str, str]] = Field(default_factory=list)
+    transform: list[Step] = Field(default_factory=list)
+    expect: list[Rule] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _steps_and_rules_fit(self) -> TableConfig:
+        check_steps(self.layer, self.transform)
+        check_rules(self.layer, self.expect)
+        return self
 
     @property
     def layer(self) -> str:
