@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs import tables
+from jobs.conflicts import again_on_conflict
 from jobs.evolution import TableColumns
 from jobs.storage import names
 from jobs.tables import META
@@ -66,16 +67,14 @@ class Companion:
             offset = f"{META}.order.offset"
             low, high = rows.agg(F.min(offset), F.max(offset)).collect()[0]
             near = F.col(f"t.{offset}").between(F.lit(low), F.lit(high))  # files of other offsets are not read
-            (
-                DeltaTable.forPath(rows.sparkSession, self.path)
-                .alias("t")
-                .merge(rows.alias("s"), same_position("t.", "s.") & near)
-                .withSchemaEvolution()
-                .whenNotMatchedInsertAll()
-                .execute()
-            )
+            again_on_conflict(lambda: self._insert(rows, near), self.name)
         finally:
             rows.unpersist()
+
+    def _insert(self, rows: DataFrame, near: Column) -> None:
+        target = DeltaTable.forPath(rows.sparkSession, self.path).alias("t")
+        merge = target.merge(rows.alias("s"), same_position("t.", "s.") & near).withSchemaEvolution()
+        merge.whenNotMatchedInsertAll().execute()
 
     def exists(self) -> bool:
         return bool(names(self.spark, f"{self.path}/_delta_log"))
