@@ -30,6 +30,7 @@ SECTIONS = (
     "freshness",
     "merge",
     "maintain",
+    "quality",
 )
 
 

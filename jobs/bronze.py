@@ -27,6 +27,7 @@ from jobs.commits import BronzeState, Places
 from jobs.kafka_options import kafka_options
 from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
+from jobs.quality.checked import Checked
 from jobs.schemas import StreamSchemas
 from jobs.supervise import checkpoint_replaced
 from jobs.timetravel.fence import check_not_fenced
@@ -90,6 +91,7 @@ class BronzeJob:
         self._checkpoint.claim(Owner(table, self.identity.id, self._stream.name))
         self._there_at_first = self._control.map.places
         self._is_bounded = False
+        self._checked = Checked(spark, config, table)
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -133,6 +135,7 @@ class BronzeJob:
         return bool(self._newly_readable(self._control.barrier()))
 
     def close(self) -> None:
+        self._checked.close()
         self._control.close()
 
     def _checked_state(self) -> BronzeState:
@@ -281,6 +284,12 @@ class BronzeJob:
         if plan.redriven:
             rows = redriven.taken_in(rows, self._spark.read.format("delta").load(self._path), shard_map)
         rows, grows = self._columns.follow(rows)
+        with self._checked.before(rows, state.micro_batch, state.query) as checked:
+            self._append(checked, plan, state, grows)
+        if grows:
+            self._columns.load()
+
+    def _append(self, rows: DataFrame, plan: survey.Plan, state: BronzeState, grows: bool) -> None:
         files = 1 + plan.counts.bytes // FILE_BYTES
         writer = (
             (rows.coalesce(files) if files < len(self._assigned) else rows)
@@ -295,8 +304,6 @@ class BronzeJob:
         crash.reach_when_written("bronze.before_commit", self._path)
         self._writer.check()
         writer.save(self._path)
-        if grows:
-            self._columns.load()
 
     def _committed(self, query: str, micro_batch: int) -> None:
         """The state from now on is what the log says, not what we meant to write."""

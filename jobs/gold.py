@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
 from pyspark.errors import AnalysisException, ParseException
@@ -23,6 +22,7 @@ from jobs import crash, tables
 from jobs.arguments import run_layer
 from jobs.commits import FORMAT, newest_commit_of_ours, read_commit
 from jobs.progress import OnProgress, TableProgress
+from jobs.references import read_file, stamp
 from jobs.writers import Writer
 from pipeline.config import Config, TableConfig
 from pipeline.errors import ConfigError, TableError
@@ -93,7 +93,7 @@ class GoldJob:
         for source, version in versions.items():
             if version < 0:
                 raise TableError(f"{self.name} is made from {source}, which is not there yet: run `headrace run {source}` first")
-        references = {name: _stamp(path) for name, path in sorted(self._config.references.items()) if f"reference.{name}" in text}
+        references = {name: stamp(path) for name, path in sorted(self._config.references.items()) if f"reference.{name}" in text}
         return {"sql": hashlib.sha256(text.encode()).hexdigest(), "versions": versions, "references": references}
 
     def _query(self, text: str, versions: dict[str, int]) -> DataFrame:
@@ -102,7 +102,7 @@ class GoldJob:
             tables.visible(rows, self._config.table(source).layer).createOrReplaceTempView(_view(source))
         for name, path in self._config.references.items():
             if f"reference.{name}" in text:
-                _reference(self._spark, name, path).createOrReplaceTempView(_view(f"reference.{name}"))
+                read_file(self._spark, name, path).createOrReplaceTempView(_view(f"reference.{name}"))
         known = {*self.table.sources, *(f"reference.{name}" for name in self._config.references)}
         try:
             return self._spark.sql(with_views(text, known, self.name))
@@ -141,25 +141,6 @@ def _read(table: TableConfig) -> str:
         return table.sql.read_text("utf-8").strip().rstrip(";")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"tables.{table.name}.sql: {table.sql} cannot be read: {error}") from error
-
-
-def _reference(spark: SparkSession, name: str, path: Path) -> DataFrame:
-    if not path.exists():
-        raise ConfigError(f"references.{name}: there is no {path}")
-    if path.suffix == ".parquet" or path.is_dir():
-        return spark.read.parquet(str(path))
-    return spark.read.csv(str(path), header=True, inferSchema=True, nullValue="NA" if _has_na(path) else "")
-
-
-def _has_na(path: Path) -> bool:
-    """R writes NA for what is missing; a column of numbers would else be read as text."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return any(",NA," in line or line.rstrip().endswith(",NA") for line in file)
-
-
-def _stamp(path: Path) -> list[int]:
-    found = path.stat() if path.exists() else None
-    return [found.st_size, found.st_mtime_ns] if found else []
 
 
 def _source_text(table: TableConfig) -> str:

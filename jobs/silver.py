@@ -4,7 +4,8 @@
 
 Bronze is read as a stream of appended rows. The path of a micro-batch:
 
-    bronze rows → repeats of ids left out → records → checked (dead letters told apart) → folded by key → one MERGE
+    bronze rows → steps and rules (jobs.intake) → repeats of ids left out → records → checked (dead letters told apart) →
+        folded by key → one MERGE
 
 Any order of arrival gives the same table: ``jobs.merging`` says how for each kind of fold. A deleted row stays as a hidden row,
 so a late insert does not bring it back. A micro-batch that is merged twice changes nothing the second time: idempotent by
@@ -25,7 +26,9 @@ from jobs import crash, tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import FORMAT, read_checksum
+from jobs.conflicts import again_on_conflict
 from jobs.evolution import TableColumns
+from jobs.intake import Intake
 from jobs.maintenance.source import check_source
 from jobs.maintenance.statements import turn
 from jobs.merging import rows as silver_rows
@@ -39,7 +42,7 @@ from jobs.tables import REJECTED
 from jobs.writers import Writer
 from pipeline.config import Config
 from pipeline.config.merge import HISTORY_COLUMNS
-from pipeline.errors import ConfigError, HeadraceError, TableError
+from pipeline.errors import HeadraceError, TableError
 
 _FEW_FILES = 4
 """So few are read without asking where in them the keys lie."""
@@ -59,8 +62,6 @@ class SilverJob:
         self._spark = spark
         self._on_progress = on_progress
         self.plan = MergePlan.of(config, table)
-        if self.table.expect:
-            raise ConfigError(f"tables.{table}.expect: expectations are not built yet: remove them")
         self._fold = fold_of(self.plan)
         self._path = tables.table_path(config, table)
         source = config.table(self.table.sources[0])
@@ -68,6 +69,7 @@ class SilverJob:
         bronze = tables.find(spark, config, source, source.sources[0])
         if bronze is None:
             raise TableError(f"{table} is made from {source.name}, which is not there: run `headrace run {source.name}` first")
+        self.intake = Intake(spark, config, table)
         identity = self._create(config, source.name)
         self._checkpoint = SparkCheckpoint(spark, tables.checkpoint_path(config, table))
         crash.reach("silver.table_made")
@@ -81,7 +83,7 @@ class SilverJob:
         self._micro_batches = self._merged = self._rejected = self._repeats = 0
 
     def _create(self, config: Config, source: str) -> tables.Identity:
-        stored = self._spark.read.format("delta").load(self._source_path)
+        stored = self.intake.shape(self._spark.read.format("delta").load(self._source_path))
         self.plan.check_columns({field.name: field.dataType.simpleString() for field in stored.schema.fields})
         schema = self._fold.complete(self._fold.reduced(self._records(stored)).drop(ROWS), None).schema
         columns = {field.name: field.dataType.simpleString() for field in schema.fields}
@@ -119,7 +121,12 @@ class SilverJob:
         return False
 
     def close(self) -> None:
-        """Nothing is held."""
+        self.intake.close()
+
+    def redrive(self, rows: DataFrame) -> None:
+        """Merge rows of bronze's shape that were held back before: their order token decides, as if they came late."""
+        self._columns.load()
+        self._take(rows, -1)
 
     def _guarded(self, rows: DataFrame, micro_batch: int) -> None:
         if self.stopping.is_set():
@@ -134,7 +141,8 @@ class SilverJob:
         crash.reach("silver.planned")
         self._query = self._checkpoint.still(self._query, self.name)
         self._source_version = check_source(self._spark, self._checkpoint, self._source_path, self.name, micro_batch)
-        self._take(bronze, micro_batch)
+        with self.intake.taken(bronze, micro_batch, self._query) as taken:
+            self._take(taken, micro_batch)
         self._micro_batches += 1
         self._report()
 
@@ -149,8 +157,9 @@ class SilverJob:
             if arrived.rows:
                 counts = {"records": arrived.records, "rejected": arrived.rejected, "repeats": repeats}
                 about = {"headrace": FORMAT, "micro_batch": micro_batch, "source_version": self._source_version}
+                metadata = json.dumps(about | counts)
                 with turn(self._path):
-                    self._write(reduced.drop(ROWS), arrived, json.dumps(about | counts))
+                    again_on_conflict(lambda: self._write(reduced.drop(ROWS), arrived, metadata), self.name)
             if self._sights is not None:
                 self._sights.done(bronze)
         finally:

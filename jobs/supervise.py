@@ -21,7 +21,7 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql.streaming.query import StreamingQuery
 
 from jobs.commits import MAINTENANCE
-from jobs.maintenance.statements import is_conflict
+from jobs.conflicts import is_conflict
 from jobs.mode import Mode
 from jobs.object_store import explain
 from pipeline import metrics

@@ -23,7 +23,8 @@
     │   ├── HandlerError              a handler failed for good, and its policy is to stop
     │   ├── ReshardRefusedError       a split or a merge that is not valid here
     │   ├── StackError                the embedded stack cannot start or is not ours
-    │   └── TableError                a table path or its Spark checkpoint is not what it should be
+    │   ├── TableError                a table path or its Spark checkpoint is not what it should be
+    │   └── RuleError                 a rule with `on_fail: stop` does not hold
     ├── ClosedError               the producer or consumer was closed
     └── InvariantError            a bug of ours; stop and report it
 
@@ -164,6 +165,10 @@ class StackError(StopError):
 
 class TableError(StopError):
     """A table's path or its Spark checkpoint holds something else than it should."""
+
+
+class RuleError(StopError):
+    """A quality rule with ``on_fail: stop`` does not hold; nothing of its micro-batch was written."""
 
 
 class ClosedError(HeadraceError):

@@ -220,6 +220,12 @@ TABLE_UNMAINTAINED = _counter(
     "headrace_table_maintenance_failures", "Maintenance that failed or was refused, in whole or in part", _TABLE
 )
 
+_RULE = ["table", "rule"]
+RULE_CHECKED = _counter("headrace_quality_checked_rows", "Rows that a quality rule looked at", _RULE)
+RULE_FAILED = _counter("headrace_quality_failed_rows", "Rows that fail a quality rule", _RULE)
+RULE_HOLDS = _gauge("headrace_quality_holds", "1 where the rule held for the newest micro-batch, else 0", _RULE)
+TRANSFORM_FAILED = _counter("headrace_transform_failed_rows", "Rows that failed at a step between bronze and silver", _TABLE)
+
 # -- the cluster, as the exporter surveys it -------------------------------------------------------------------------------
 
 STREAM_SHARDS = _live("headrace_stream_shards", "Shards by state: open, sealing, sealed", ["stream", "state"])

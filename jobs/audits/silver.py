@@ -12,6 +12,7 @@ from jobs import tables
 from jobs.audits.finding import Audit
 from jobs.audits.replay import RECORD, replayed, with_record
 from jobs.checkpoint import SparkCheckpoint
+from jobs.intake import Intake
 from jobs.maintenance.retention import Retention
 from jobs.merging.rows import NO_KEY, NO_SEQUENCE
 from jobs.tables import DELETED, META, REJECTED, RESERVED
@@ -27,7 +28,7 @@ def audit_silver(spark: SparkSession, config: Config, table: str) -> Audit:
     source = configured.sources[0]
     version = _merged_version(spark, config, table)
     audit = Audit(table, f"{source}, version {version}, replayed")
-    bronze = tables.load(spark, config, source, version)
+    bronze = Intake(spark, config, table).reached(tables.load(spark, config, source, version))
     stored = with_record(tables.load(spark, config, table))
     expected, dead = replayed(bronze, configured.merge, config.stream(config.table(source).sources[0]))
     retention = Retention.load(spark, tables.table_path(config, source))

@@ -1,21 +1,16 @@
-"""Statements of maintenance, beside running jobs: marked as ours, and tried again after a conflict."""
+"""Statements of maintenance, beside running jobs: marked as ours, and made again after a conflict."""
 
 from __future__ import annotations
 
 import json
-import logging
 import threading
-import time
 from typing import Any
 
 from pyspark.sql import Row, SparkSession
 
 from jobs.commits import MAINTENANCE, USER_METADATA
+from jobs.conflicts import again_on_conflict
 
-log = logging.getLogger("headrace.jobs")
-
-ATTEMPTS_MAX = 5
-PAUSE_S = 0.5
 _turns: dict[str, threading.Lock] = {}
 _guard = threading.Lock()
 
@@ -38,20 +33,7 @@ def session(spark: SparkSession, about: dict[str, Any], settings: dict[str, str]
 
 def statement(own: SparkSession, text: str) -> list[Row]:
     """Run one statement; after a conflict with another writer again, which then sees what that one wrote."""
-    for attempt in range(1, ATTEMPTS_MAX + 1):
-        try:
-            return own.sql(text).collect()
-        except Exception as error:
-            if attempt == ATTEMPTS_MAX or not is_conflict(str(error)):
-                raise
-            log.info("attempt %d met another writer: %s", attempt, first_line(error))
-            time.sleep(PAUSE_S * attempt)
-    raise AssertionError("unreachable")
-
-
-def is_conflict(text: str) -> bool:
-    """Whether an error of Delta says that another commit came first."""
-    return any(sign in text for sign in ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED", "io.delta.exceptions.Concurrent"))
+    return again_on_conflict(lambda: own.sql(text).collect(), text.partition("\n")[0][:80])
 
 
 def first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline import logs
-from pipeline.cli import again, jobs, records, schema, stack, stream, table, table_history, watch
+from pipeline.cli import again, jobs, quality, records, schema, stack, stream, table, table_history, watch
 from pipeline.errors import HeadraceError, InvariantError
 
 EXIT_ERROR = 1
@@ -41,6 +41,7 @@ again.register(app)
 schema.register(app)
 jobs.register(app)
 table_history.register_maintain(app)
+quality.register(app)
 table.register(app)
 watch.register(app)
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from pipeline.config.maintenance import Keep, Maintenance, check_keep
 from pipeline.config.merge import Merge
 from pipeline.config.ordered import Ordered, check_alone
+from pipeline.config.quality import Rule, check_rules
+from pipeline.config.transform import Step, check_steps
 from pipeline.errors import ConfigError, UnknownStreamError
 
 KIB, MIB = 1024, 1024 * 1024
@@ -150,15 +152,18 @@ class TableConfig(_Strict):
     merge: Merge | None = None
     sql: Path | None = None
     mode: Literal["refresh"] | None = None
-    expect: list[dict[str, str]] = Field(default_factory=list)
+    transform: list[Step] = Field(default_factory=list)
+    expect: list[Rule] = Field(default_factory=list)
     ordered: Ordered | None = None
     keep: Keep | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TableConfig:
         if self.ordered is not None:
-            check_alone(self.layer, [name for name in ("merge", "sql", "mode", "expect") if getattr(self, name)])
+            check_alone(self.layer, [name for name in ("merge", "sql", "mode", "expect", "transform") if getattr(self, name)])
         check_keep(self.layer, self.keep)
+        check_steps(self.layer, self.transform)
+        check_rules(self.layer, self.expect)
         return self
 
     @property

@@ -12,6 +12,8 @@ _WHERE = {
     "consumer": "Consumers",
     "client": "Kafka clients of both",
     "table": "Tables: Spark drivers",
+    "quality": "Quality rules: Spark drivers",
+    "transform": "Transforms: Spark drivers",
     "stream": "Streams: the exporter",
     "group": "Groups: the exporter",
     "cluster": "The cluster: the exporter",

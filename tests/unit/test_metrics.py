@@ -16,6 +16,7 @@ from pipeline.observe.document import document
 
 ROOT = Path(__file__).parents[2]
 LABELS = {"stream", "group", "table", "shard", "state", "phase", "client", "route", "method", "status", "reason", "rank", "kind"}
+LABELS |= {"rule"}
 UNITS = ("seconds", "bytes", "ratio")
 
 

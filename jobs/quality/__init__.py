@@ -1,0 +1,1 @@
+"""Quality rules (``expect:``): compiled, judged, their results, what they hold back."""
