@@ -29,6 +29,7 @@ SECTIONS = (
     "spark",
     "freshness",
     "merge",
+    "gold",
 )
 
 

@@ -96,8 +96,8 @@ class BronzeState:
         return cls(
             query=data["query"],
             micro_batch=int(data["micro_batch"]),
-            start=_places(data["start"]),
-            next=_places(data["next"]),
+            start=places(data["start"]),
+            next=places(data["next"]),
             marks=data["marks"],
             topic_ids=data["topic_ids"],
             surveyed=Counts.from_json(data["surveyed"]),
@@ -211,5 +211,5 @@ def _ours(text: str | None) -> Mapping[str, Any] | None:
     return data
 
 
-def _places(data: Mapping[str, Mapping[str, int]]) -> Places:
+def places(data: Mapping[str, Mapping[str, int]]) -> Places:
     return {topic: {int(p): int(offset) for p, offset in partitions.items()} for topic, partitions in data.items()}
