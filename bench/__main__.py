@@ -31,6 +31,7 @@ SECTIONS = (
     "merge",
     "maintain",
     "quality",
+    "gold",
 )
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class TableProgress:
     """``micro_batches`` are of this run; ``version`` is Delta's. The counts are totals since the table was made (bronze), or
-    of this run (silver: rows merged, repeats of explicit ids, dead letters; gold: rows of the newest refresh)."""
+    of this run (silver: rows merged, repeats of explicit ids, dead letters; gold: rows that the newest commit wrote). ``late``
+    are a gold table's late rows so far, ``watermark_us`` its watermark in microseconds (None: none yet)."""
 
     table: str
     micro_batches: int = 0
@@ -20,6 +21,8 @@ class TableProgress:
     rejected: int = 0
     messages: int = 0
     bytes: int = 0
+    late: int = 0
+    watermark_us: int | None = None
 
 
 OnProgress = Callable[[TableProgress], None]

@@ -3,14 +3,15 @@
     python -m jobs.run [TABLE…] [--config headrace.yml] [--mode continuous|available-now|10s]
 
 Available-now goes through the layers one after the other, so silver sees all that bronze wrote. Continuous runs every bronze
-and silver table as a query of its own and refreshes gold after its sources; the first failure stops all. With
-`maintenance.every` the tables are maintained beside it (jobs/maintain.py); a failure of that stops nothing.
+and silver table as a query of its own, and every gold table in a thread of its own that looks for changes of its sources; the
+first failure stops all. With `maintenance.every` the tables are maintained beside it (jobs/maintain.py); a failure of that
+stops nothing.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pyspark.sql import SparkSession
 
@@ -28,12 +29,10 @@ from jobs.silver import SilverJob
 from jobs.storage import check_reachable
 from jobs.supervise import supervise
 from jobs.table_metrics import TableMetrics
+from jobs.tables import table_path, version
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.observe.endpoint import push, serve
-
-GOLD_INTERVAL_MIN_S = 5.0
-"""A refresh computes everything anew: not for every micro-batch of its sources."""
 
 StreamJob = BronzeJob | SilverJob | OrderedJob
 
@@ -57,6 +56,7 @@ def run_tables(
     serve(config, "jobs")
     check_reachable(spark, config.warehouse)
     chosen = _in_order(config, select(config, list(tables or ()), None))
+    gold: dict[str, GoldJob] = {}
     last = {name: TableProgress(name) for name in chosen}
     figures = TableMetrics(spark, config, chosen)
 
@@ -68,13 +68,20 @@ def run_tables(
 
     try:
         with traced(config, chosen), listening(spark, figures, frozenset(chosen)):
+            for name in chosen:  # what is refused of them is refused before anything runs
+                if config.table(name).layer == "gold":
+                    gold[name] = GoldJob(spark, config, name, report)
             if parsed.is_bounded:
                 for name in chosen:
                     if stop.is_set():
                         break
-                    _run_one(spark, config, name, parsed, stop, report)
+                    if name in gold:
+                        gold[name].refresh()
+                    else:
+                        _run_one(spark, config, name, parsed, stop, report)
             else:
-                _run_together(spark, config, chosen, parsed, stop, report)
+                streams = [name for name in chosen if name not in gold]
+                _run_together(spark, config, streams, gold, parsed, stop, report)
     finally:
         if parsed.is_bounded:  # over before anybody scrapes it
             push(config, "jobs")
@@ -95,9 +102,6 @@ def _in_order(config: Config, chosen: Sequence[str]) -> list[str]:
 
 
 def _run_one(spark: SparkSession, config: Config, name: str, mode: Mode, stop: threading.Event, report: OnProgress) -> None:
-    if config.table(name).layer == "gold":
-        GoldJob(spark, config, name, report).refresh()
-        return
     job = _stream_job(spark, config, name, report)
     try:
         supervise(job, mode, stop)
@@ -106,7 +110,8 @@ def _run_one(spark: SparkSession, config: Config, name: str, mode: Mode, stop: t
 
 
 def _run_together(
-    spark: SparkSession, config: Config, chosen: Sequence[str], mode: Mode, stop: threading.Event, report: OnProgress
+    spark: SparkSession, config: Config, chosen: Sequence[str], gold: Mapping[str, GoldJob], mode: Mode, stop: threading.Event,
+    report: OnProgress,
 ) -> None:
     end = threading.Event()  # by the caller's stop, or by the first failure
     failures: list[Exception] = []
@@ -125,14 +130,14 @@ def _run_together(
 
     try:
         for name in chosen:  # one by one: those made before a failure are closed too
-            if config.table(name).layer != "gold":
-                streams.append(_stream_job(spark, config, name, report))  # noqa: PERF401
-        gold = [GoldJob(spark, config, name, report) for name in chosen if config.table(name).layer == "gold"]
+            streams.append(_stream_job(spark, config, name, report))  # noqa: PERF401
+        for one in gold.values():
+            if all(_is_there(spark, config, source) for source in one.table.sources):
+                one.prepare()
         work: list[Callable[[], None]] = [lambda job=job: supervise(job, mode, end) for job in streams]  # type: ignore[misc]
-        if gold:
-            work.append(lambda: _refresh(gold, mode, end))
+        work += [lambda one=one: _refresh(spark, config, gold, one, mode, end) for one in gold.values()]  # type: ignore[misc]
         if (every := config.maintenance.every) is not None:
-            work.append(lambda: maintain_every(spark, config, chosen, every, end))
+            work.append(lambda: maintain_every(spark, config, [*chosen, *gold], every, end))
         threads = [threading.Thread(target=guarded(one), name="headrace-job") for one in work]
         for thread in threads:
             thread.start()
@@ -148,13 +153,21 @@ def _run_together(
         raise failures[0]
 
 
-def _refresh(gold: Sequence[GoldJob], mode: Mode, end: threading.Event) -> None:
-    interval_s = max(mode.interval_s or 0.0, GOLD_INTERVAL_MIN_S)
-    while True:
-        for job in gold:
-            job.refresh()
-        if end.wait(interval_s):
+def _refresh(
+    spark: SparkSession, config: Config, gold: Mapping[str, GoldJob], job: GoldJob, mode: Mode, end: threading.Event
+) -> None:
+    made_here = set(job.table.sources) & set(gold)
+    while not all(_is_there(spark, config, source) for source in made_here):  # another thread's first step makes it
+        if end.wait(0.2):
             return
+    interval_s = max(mode.interval_s or 0.0, job.interval_min_s)
+    while not end.is_set():
+        job.refresh()
+        end.wait(interval_s)
+
+
+def _is_there(spark: SparkSession, config: Config, table: str) -> bool:
+    return version(spark, table_path(config, table)) >= 0
 
 
 def _stream_job(spark: SparkSession, config: Config, name: str, report: OnProgress) -> StreamJob:

@@ -38,7 +38,7 @@ from jobs.merging.plan import SETTINGS_PROPERTY, MergePlan
 from jobs.merging.target import Arrived, fold_of, look, merge, rows_there
 from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
-from jobs.tables import REJECTED
+from jobs.tables import FEED_PROPERTY, REJECTED
 from jobs.writers import Writer
 from pipeline.config import Config
 from pipeline.config.merge import HISTORY_COLUMNS
@@ -88,6 +88,7 @@ class SilverJob:
         schema = self._fold.complete(self._fold.reduced(self._records(stored)).drop(ROWS), None).schema
         columns = {field.name: field.dataType.simpleString() for field in schema.fields}
         self._prunable = self.plan.prunable(columns)
+        followed = {FEED_PROPERTY: "true"} if config.is_followed(self.name) else {}
         identity = tables.create(
             self._spark,
             config,
@@ -95,7 +96,7 @@ class SilverJob:
             source,
             _nullable(schema),
             statistics=[*self.plan.keys, f"{REJECTED}.reason", *(HISTORY_COLUMNS if self.plan.has_history else ())],
-            properties=_PROPERTIES | {SETTINGS_PROPERTY: self.plan.settings()},
+            properties=_PROPERTIES | {SETTINGS_PROPERTY: self.plan.settings()} | followed,
         )
         self.plan.check_settings(identity.properties.get(SETTINGS_PROPERTY))
         return identity

@@ -43,6 +43,8 @@ class TableMetrics:
         metrics.TABLE_VOIDS.labels(table).set(progress.voids)
         metrics.TABLE_REJECTED.labels(table).set(progress.rejected)
         metrics.TABLE_COMMITTED.labels(table).set(time.time())
+        if progress.watermark_us is not None:
+            metrics.TABLE_WATERMARK.labels(table).set(progress.watermark_us / 1e6)
         note_files(table, read_checksum(self._spark, path, progress.version))
         if progress.messages:
             self._per_message[table] = progress.records / progress.messages

@@ -21,6 +21,7 @@ META, REJECTED, DELETED = "_meta", "_rejected", "_deleted"
 REDRIVEN = "redriven"  # in _meta, of tables that met redriven records
 RESERVED = RESERVED_COLUMNS
 TABLE_PROPERTY, SOURCE_PROPERTY = "headrace.table", "headrace.stream"
+FEED_PROPERTY = "delta.enableChangeDataFeed"
 
 # Positions live in the log of bronze, so it has to outlast any pause of a stream; a log file is small.
 _COMMON_PROPERTIES = {"delta.logRetentionDuration": "interval 400 days"}

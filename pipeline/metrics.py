@@ -163,7 +163,7 @@ THROTTLED_SECONDS = _counter("headrace_client_throttled_seconds", "Time for whic
 _TABLE = ["table"]
 TABLE_VERSION = _gauge("headrace_table_version", "Delta version last written", _TABLE)
 TABLE_RECORDS = _gauge(
-    "headrace_table_records", "Bronze: records in the table; silver: merged by this driver; gold: rows of the refresh", _TABLE
+    "headrace_table_records", "Bronze: records in the table; silver: merged by this driver; gold: rows of the last step", _TABLE
 )
 TABLE_REPEATS = _gauge(
     "headrace_table_repeats", "Repeats left out: since the table was made (bronze), of this driver (silver)", _TABLE
@@ -172,6 +172,7 @@ TABLE_VOIDS = _gauge("headrace_table_voids", "Messages past their shard's seal s
 TABLE_REJECTED = _gauge(
     "headrace_table_rejected", "Dead letters: since the table was made (bronze), of this driver (silver)", _TABLE
 )
+TABLE_WATERMARK = _gauge("headrace_table_watermark_timestamp_seconds", "Event time up to which windows are final (gold)", _TABLE)
 TABLE_FILES = _gauge("headrace_table_files", "Data files of the newest version", _TABLE)
 TABLE_BYTES = _gauge("headrace_table_bytes", "Bytes of those files", _TABLE)
 TABLE_COMMITTED = _gauge("headrace_table_committed_timestamp_seconds", "When this driver last finished a micro-batch", _TABLE)

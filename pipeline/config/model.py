@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
+from pipeline.config.gold import GoldOptions, check_gold
 from pipeline.config.maintenance import Keep, Maintenance, check_keep
 from pipeline.config.merge import Merge
 from pipeline.config.ordered import Ordered, check_alone
@@ -143,7 +144,7 @@ def _list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class TableConfig(_Strict):
+class TableConfig(GoldOptions):
     """A Delta table and what it is made from."""
 
     name: str = ""
@@ -151,7 +152,6 @@ class TableConfig(_Strict):
     cluster_by: list[str] = Field(default_factory=list)
     merge: Merge | None = None
     sql: Path | None = None
-    mode: Literal["refresh"] | None = None
     transform: list[Step] = Field(default_factory=list)
     expect: list[Rule] = Field(default_factory=list)
     ordered: Ordered | None = None
@@ -164,6 +164,11 @@ class TableConfig(_Strict):
         check_keep(self.layer, self.keep)
         check_steps(self.layer, self.transform)
         check_rules(self.layer, self.expect)
+        return self
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> TableConfig:
+        check_gold(self.name, self.sources, self.sql, self)
         return self
 
     @property
@@ -295,6 +300,10 @@ class Config(_Strict):
     def bronze_of(self, stream: str) -> list[str]:
         """The bronze tables that are made from a stream."""
         return [name for name, table in self.tables.items() if table.layer == "bronze" and stream in table.sources]
+
+    def is_followed(self, table: str) -> bool:
+        """Whether a gold table reads the changes of this one."""
+        return any(table in one.sources and (one.window or one.mode == "incremental") for one in self.tables.values())
 
     def table(self, name: str) -> TableConfig:
         """The table's configuration. Raises ConfigError."""

@@ -17,9 +17,12 @@ import fastavro
 import pytest
 import yaml
 from confluent_kafka import Producer as KafkaProducer
+from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from jobs import tables
+from jobs.commits import BronzeState, read_commit
+from jobs.gold import GoldJob
 from jobs.progress import TableProgress
 from jobs.run import run_tables
 from jobs.session import spark_session
@@ -197,3 +200,82 @@ def new_lake(stack: Any, spark: SparkSession) -> Callable[..., Lake]:
 
     return make
 
+
+
+@dataclass
+class Shelf:
+    """Bronze and silver tables made by hand for gold, without Kafka: rows are dictionaries."""
+
+    spark: SparkSession
+    folder: Path
+    gold: dict[str, Any]
+    silver: dict[str, list[str]] = field(default_factory=dict)
+    """Name → keys."""
+    bronze: Sequence[str] = ()
+    ordering: str = "strict"
+    offsets: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Config:
+        names = [*self.bronze, *self.silver]
+        streams = {name: {"schema": "x.avsc", "ordering": self.ordering} for name in names}
+        made: dict[str, Any] = {f"bronze.{name}": {"from": name} for name in names}
+        made |= {f"silver.{name}": {"from": f"bronze.{name}", "merge": {"keys": keys}} for name, keys in self.silver.items()}
+        references = {file.stem: file.name for file in self.folder.glob("*.csv")}
+        file = self.folder / "headrace.yml"
+        profile = {"profile": "other", "profiles": {"other": {"bootstrap": "127.0.0.1:1", "registry": "http://127.0.0.1:1"}}}
+        content = profile | {"warehouse": "lake", "streams": streams, "tables": made | self.gold, "references": references}
+        file.write_text(yaml.safe_dump(content))
+        return load_config(file)
+
+    def create(self, table: str, columns: str) -> None:
+        configured = self.config.table(table)
+        meta = "key string, salt int, topic string, partition int, order struct<generation int, offset bigint, index int>"
+        ours = f"_meta struct<{meta}, producer string, seq bigint>, _deleted boolean"
+        schema = self.spark.createDataFrame([], f"{columns}, {ours}, _rejected struct<reason string>").schema
+        tables.create(self.spark, self.config, configured, configured.sources[0], schema)
+
+    def append(self, name: str, *rows: dict[str, Any]) -> None:
+        """Rows of one micro-batch of a bronze table."""
+        first = self.offsets.get(name, 0)
+        self.offsets[name] = first + len(rows)
+        state = BronzeState(query="q", micro_batch=first, next={name: {0: first + len(rows)}})
+        path = tables.table_path(self.config, f"bronze.{name}")
+        ours = {"_deleted": False, "_rejected": None}
+        full = [row | ours | {"_meta": self._meta(name, first + at)} for at, row in enumerate(rows)]
+        frame = self.spark.createDataFrame(full, self.spark.read.format("delta").load(path).schema)
+        frame.write.format("delta").mode("append").option("userMetadata", state.to_json()).save(path)
+
+    def merge(self, name: str, *rows: dict[str, Any]) -> None:
+        """Newer rows of a silver table; one with ``_deleted`` is a tombstone."""
+        path = tables.table_path(self.config, f"silver.{name}")
+        first = self.offsets.get(name, 0)
+        self.offsets[name] = first + len(rows)
+        full = [{"_deleted": False} | row | {"_meta": self._meta(name, first + at)} for at, row in enumerate(rows)]
+        frame = self.spark.createDataFrame(full, self.spark.read.format("delta").load(path).schema)
+        same = " AND ".join(f"t.{key} = s.{key}" for key in self.silver[name])
+        into = DeltaTable.forPath(self.spark, path).alias("t").merge(frame.alias("s"), same)
+        into.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+
+    def step(self, table: str) -> bool:
+        return GoldJob(self.spark, self.config, table).refresh()
+
+    def rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
+        """A table's rows, sorted; times are microseconds if they are asked for so."""
+        found = self.spark.read.format("delta").load(tables.table_path(self.config, table)).selectExpr(*(columns or ["*"]))
+        return sorted((tuple(row) for row in found.collect()), key=repr)
+
+    def commit(self, table: str) -> Any:
+        path = tables.table_path(self.config, table)
+        return read_commit(self.spark, path, tables.version(self.spark, path))
+
+    @staticmethod
+    def _meta(name: str, offset: int) -> dict[str, Any]:
+        order = {"generation": 0, "offset": offset, "index": 0}
+        return {"topic": name, "partition": 0, "order": order, "producer": "hand", "seq": offset, "salt": offset % 3}
+
+
+@pytest.fixture
+def shelf(spark: SparkSession, tmp_path: Path) -> Callable[..., Shelf]:
+    """A function that makes a shelf of tables for gold."""
+    return partial(Shelf, spark, tmp_path)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobs.gold import GoldJob, with_views
+from jobs.gold import GoldJob
+from jobs.golds.query import with_views
 from pipeline.errors import ConfigError, TableError
 
 MakeLake = Callable[..., Any]
