@@ -31,6 +31,7 @@ META = pa.struct(
         ("id", pa.string()),
         ("schema_id", pa.int32()),
         ("timestamp", MILLIS),
+        ("traceparent", pa.string()),
     ]
 )
 
@@ -109,9 +110,12 @@ class ArrowRows:
         seqs = pa.compute.add(seqs, pa.scalar(origin.first_seq, pa.int64()))
         if origin.first_lives:
             seqs = pa.array([record.seq for record in records], pa.int64())
+        traces = same(None, pa.string())
+        if origin.headers is not None:
+            traces = pa.array([Record(origin, index, "", None).traceparent for index in range(count)], pa.string())
         arrays = [
             keys, salts, same(origin.shard, pa.string()), order, same(origin.partition, pa.int32()),
-            producers, seqs, ids, same(origin.schema_id, pa.int32()), times,
+            producers, seqs, ids, same(origin.schema_id, pa.int32()), times, traces,
         ]  # fmt: skip
         return pa.StructArray.from_arrays(arrays, fields=list(META))
 

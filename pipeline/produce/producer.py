@@ -36,6 +36,7 @@ from pipeline.model.keys import hash_key as hash_key_of
 from pipeline.model.record import Receipt
 from pipeline.model.salting import salt_of
 from pipeline.observe.endpoint import serve
+from pipeline.observe.tracing import traced, with_trace
 from pipeline.produce.awaiting import Awaiting
 from pipeline.produce.columns import CHUNK_ROWS_MAX, ROW_BYTES, Columns, Receipts, chunks_of
 from pipeline.produce.expire import ExpiredLoop
@@ -102,6 +103,7 @@ class Producer:
         self._parts_max = 2 * (state.packer.records_max - 1)  # the record that fills an aggregate goes the long way
         self._timeout_s = settings.producer.put_timeout_s
         self._schema_id = schema_id
+        self._traced = traced()
         self._claims: ClaimStore | None = None
         self._columns = Columns(ColumnEncoder(schema), state.packer.bytes_max, state.packer.records_max)
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
@@ -133,13 +135,15 @@ class Producer:
 
         ``value`` None is a tombstone. ``id`` is an explicit dedup id, ``hash_key`` overrides the key's hash, ``position`` is
         the record's place in its source (rising; named producers only): put again after a crash, it makes the same dedup
-        id. Waits at most ``timeout`` seconds for room.
+        id. Waits at most ``timeout`` seconds for room. A sampled OpenTelemetry span that is active goes along in the headers.
 
         Raises SchemaMismatchError, RecordTooLargeError, BufferFullError, ClosedError, or what stopped the producer; the
         record was not taken then, and nothing else is affected.
         """
         if hash_key is not None:
             headers = with_hash(headers, check_hash_key(hash_key))
+        if self._traced is not None and self._traced():
+            headers = with_trace(headers)
         body = self._encode(key, id, 0, time_ns() // 1_000_000, headers, value)
         state = self._state
         with self._lock:
@@ -206,8 +210,8 @@ class Producer:
         """Take many records: dicts, or the rows of a pyarrow table. ``key`` names the column of the partition key (default:
         the stream's ``key``); ``position`` is the first row's place in its source; ``timeout`` counts for each chunk.
 
-        Many rows of flat records are encoded by columns, if the extra ``columns`` is installed: then they are aggregates of
-        their own, which wait for no linger.
+        Many rows of flat records are encoded by columns, if the extra ``columns`` is installed and no sampled span is active:
+        then they are aggregates of their own, which wait for no linger.
 
         Raises as ``put`` does, at the first row that fails: the rows before it were taken.
         """
@@ -356,6 +360,8 @@ class Producer:
     ) -> bool:
         """Put a chunk as whole aggregates. False where its rows have to go one by one."""
         state, rows = self._state, len(chunk)
+        if self._traced is not None and self._traced():
+            return False  # each row carries the span
         while True:
             shard_map = state.settled.shard_map
             if shard_map.salts or not self._columns.worth(rows, shard_map):
