@@ -295,7 +295,8 @@ def test_pass_is_needed_only_where_bytes_can_hurt_fastavro() -> None:
 
 
 LEFT = {"type": "record", "name": "Left", "fields": [{"name": "right", "type": ["null", "R"]}, {"name": "n", "type": "int"}]}
-PLAIN = {"type": "record", "name": "Plain", "fields": [{"name": "of", "type": ["null", "Left"]}, {"name": "kind", "type": SYMBOLS}]}
+WITHIN = [{"name": "of", "type": ["null", "Left"]}, {"name": "kind", "type": SYMBOLS}]
+PLAIN = {"type": "record", "name": "Plain", "fields": WITHIN}
 TWINS = record(
     left=["null", LEFT],
     plain=PLAIN,
