@@ -122,7 +122,7 @@ class Producer:
 
     def put(
         self,
-        value: Mapping[str, Any] | None,
+        value: Mapping[str, Any] | bytes | None,
         key: str,
         *,
         id: str | None = None,
@@ -133,7 +133,8 @@ class Producer:
     ) -> PendingReceipt:
         """Take a record; its receipt resolves once it is acknowledged.
 
-        ``value`` None is a tombstone. ``id`` is an explicit dedup id, ``hash_key`` overrides the key's hash, ``position`` is
+        ``value`` is a dict of the schema's fields (or a model's instance), or bytes where the schema has a single field and it
+        is of bytes; None is a tombstone. ``id`` is an explicit dedup id, ``hash_key`` overrides the key's hash, ``position`` is
         the record's place in its source (rising; named producers only): put again after a crash, it makes the same dedup
         id. Waits at most ``timeout`` seconds for room. A sampled OpenTelemetry span that is active goes along in the headers.
 
@@ -168,7 +169,7 @@ class Producer:
 
     async def aput(
         self,
-        value: Mapping[str, Any] | None,
+        value: Mapping[str, Any] | bytes | None,
         key: str,
         *,
         id: str | None = None,
