@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import ours, plain
 from bench.figure import Arena, Figure
-from bench.produce import PEERS_PYTHON
+from bench.peer import PEERS_PYTHON
 from bench.schema import orders
 from pipeline import Config, Consumer
 
