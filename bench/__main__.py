@@ -21,6 +21,7 @@ from pipeline.local import stack
 SECTIONS = (
     "kafka",
     "produce",
+    "traffic",
     "consume",
     "seeing",
     "reshard",

@@ -1,8 +1,9 @@
-"""The consumer by record, by chunk and by column, beside poll and AvroDeserializer on the same records as plain messages; and
-how long after SIGKILL of a worker its shards are handled again."""
+"""The consumer by record, by chunk and by column, beside poll and AvroDeserializer and beside the peers on the same records as
+plain messages; and how long after SIGKILL of a worker its shards are handled again."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from typing import Any
 
 from bench import ours, plain
 from bench.figure import Arena, Figure
+from bench.peer import PEERS_PYTHON
 from bench.schema import orders
 from pipeline import Config, Consumer
 
 PLAIN = "confluent-kafka, Avro"
+PEERS = ("aiokafka", "quixstreams", "faststream")
 REDELIVERED = 20_000
 COMMIT_INTERVAL_S = 1.0
 
@@ -36,10 +39,15 @@ def run(arena: Arena) -> list[Figure]:
         arena.say(f"reading, round {turn} of {arena.rounds}")
         seconds = {name: _read(config, len(rows), way) for name, way in ways.items()}
         seconds[PLAIN] = plain.read(config.connection, "plain-read", len(rows))
+        for peer in PEERS if PEERS_PYTHON.exists() and turn == 1 else ():
+            seconds[peer] = _peer(peer, config, len(rows))
         for name, taken in seconds.items() if turn else ():
             rates.setdefault(name, []).append(len(rows) / taken)
     beside = median(rates[PLAIN])
     figures = [Figure("consume", name, median(rates[name]), "records/s", beside, PLAIN) for name in ways]
+    by_record = median(rates["for record in consumer"])
+    peers = [peer for peer in PEERS if peer in rates]
+    figures += [Figure("consume", "for record in consumer", by_record, "records/s", rates[peer][0], peer) for peer in peers]
     arena.say("a worker is killed")
     return figures + _redelivery(arena)
 
@@ -53,6 +61,12 @@ def _read(config: Config, count: int, way: Callable[[Consumer], Any]) -> float:
         while seen < count:
             seen += next(steps)
         return time.perf_counter() - started
+
+
+def _peer(peer: str, config: Config, count: int) -> float:
+    command = [str(PEERS_PYTHON), "-m", "bench.peer_reading", peer, config.connection.bootstrap, "plain-read", str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
 
 def _by_record(consumer: Consumer) -> Any:

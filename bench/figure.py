@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.schema import write_project
+from bench.schema import ORDER, write_project
 from pipeline.config import Config, load_config
 
 
@@ -47,9 +47,9 @@ class Arena:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, style="dim")
 
-    def project(self, stream: str, *, table: bool = False) -> Config:
-        """A configuration with one stream of orders."""
-        return load_config(write_project(self.folder / stream, stream, table))
+    def project(self, stream: str, *, table: bool = False, schema: dict[str, Any] = ORDER) -> Config:
+        """A configuration with one stream of orders, or of records of another schema."""
+        return load_config(write_project(self.folder / stream, stream, table, schema))
 
 
 def percentile(values: Sequence[float], p: float) -> float:

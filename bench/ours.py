@@ -34,6 +34,17 @@ def put_many(config: Config, stream: str, rows: Any, **options: Any) -> tuple[fl
     return handed_over, seconds
 
 
+def put_raw(config: Config, stream: str, values: list[tuple[bytes, str]]) -> float:
+    """Seconds until the last of (value, key) is acknowledged, of a stream of bytes."""
+    with Producer(stream, config=config) as producer:
+        put_one = producer.put
+        started = time.perf_counter()
+        for value, key in values:
+            put_one(value, key)
+        producer.flush(60)
+        return time.perf_counter() - started
+
+
 def read(config: Config, stream: str, count: int) -> float:
     """Seconds from the first to the last of ``count`` records of ``for record in consumer``."""
     started = 0.0

@@ -20,6 +20,8 @@ ORDER: dict[str, Any] = {
     ],
 }
 
+RAW: dict[str, Any] = {"type": "record", "name": "Raw", "namespace": "bench", "fields": [{"name": "value", "type": "bytes"}]}
+
 
 def orders(count: int, first: int = 0) -> list[dict[str, Any]]:
     """Orders of a thousand customers."""
@@ -36,12 +38,13 @@ def orders(count: int, first: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def write_project(folder: Path, stream: str, table: bool = False) -> Path:
-    """A headrace.yml with one stream of orders; returns its path."""
+def write_project(folder: Path, stream: str, table: bool = False, schema: dict[str, Any] = ORDER) -> Path:
+    """A headrace.yml with one stream of orders, or of records of another schema; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "order.avsc").write_text(json.dumps(ORDER))
+    (folder / "order.avsc").write_text(json.dumps(schema))
     tables = f"tables:\n  bronze.orders: {{from: {stream}}}\n" if table else ""
-    text = f"profile: embedded\nwarehouse: warehouse\nstreams:\n  {stream}: {{schema: order.avsc, shards: 4, key: customer}}\n"
+    key = ", key: customer" if schema is ORDER else ""
+    text = f"profile: embedded\nwarehouse: warehouse\nstreams:\n  {stream}: {{schema: order.avsc, shards: 4{key}}}\n"
     file = folder / "headrace.yml"
     file.write_text(text + tables)
     return file

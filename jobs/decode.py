@@ -22,6 +22,7 @@ from jobs.survey import GLUE_ID, Fate, Plan
 from jobs.tables import DELETED, META, REJECTED, RESERVED
 from pipeline.errors import SchemaError
 from pipeline.model.keys import HASH_HEADER
+from pipeline.model.record import TRACE_HEADER
 from pipeline.model.shards import ShardMap
 from pipeline.model.stamp import CLAIM_HEADER, END_HEADER, REDRIVE_HEADER, STAMP_HEADER
 from pipeline.schema.envelope import envelope_tree
@@ -50,7 +51,7 @@ _STAMP = json.dumps(
 _HASH_FLIP = -(1 << 63)  # moves unsigned 64-bit numbers into the signed ones, order kept; on the bits it is an XOR
 _RAW = (
     "topic string, partition int, offset long, timestamp timestamp, key binary, value binary, stamp binary, is_end boolean, "
-    "is_claim boolean, redrive binary, ingested_at timestamp"
+    "is_claim boolean, redrive binary, traceparent binary, ingested_at timestamp"
 )
 _RULINGS = T.StructType(
     [
@@ -91,6 +92,7 @@ def raw_columns(messages: DataFrame) -> DataFrame:
         header(END_HEADER).isNotNull().alias("is_end"),
         header(CLAIM_HEADER).isNotNull().alias("is_claim"),
         header(REDRIVE_HEADER)["value"].alias("redrive"),  # of a plain message; packed records have their own
+        header(TRACE_HEADER)["value"].alias("traceparent"),  # of a plain message; packed records have their own
         # Here and not where rows are made: it is a constant of the micro-batch, and a constant in the large generated
         # program below would have that one compiled anew for every micro-batch.
         F.current_timestamp().alias("ingested_at"),
@@ -277,6 +279,7 @@ def _checked(messages: DataFrame, shard_map: ShardMap) -> DataFrame:
         F.col("schema_id").alias("schema_id"),
         F.col("ingested_at").alias("ingested_at"),
         F.col("redrive").alias("redrive"),
+        F.col("traceparent").alias("traceparent"),
     )
     return messages.select(
         message.alias("message"),
@@ -337,6 +340,7 @@ def _columns(reader: Mapping[str, Any]) -> list[Column]:
         F.col("message.produced_at").alias("produced_at"),
         F.col("message.ingested_at").alias("ingested_at"),
         F.col("message.topic").alias("topic"),
+        F.coalesce(_header(TRACE_HEADER), F.col("message.traceparent")).cast("string").alias("traceparent"),
     )
     return [
         *(F.col(f"entry.value.{name}").alias(name) for name in fields(reader)),

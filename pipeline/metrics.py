@@ -106,7 +106,7 @@ SEND_ERRORS = _counter("headrace_producer_errors", "Errors of sending, by the cl
 VOID_RESENT = _counter(
     "headrace_producer_void_records_resent", "User records sent again since their shard was sealed before them", _STREAM
 )
-BARRIERS = _counter("headrace_producer_barriers", "Barriers taken on the control log", _STREAM)
+BARRIER_SECONDS = _histogram("headrace_producer_barrier_seconds", "Time that a barrier on the control log took", _STREAM)
 CLIENT_FAILURES = _counter("headrace_producer_client_failures", "Kafka clients replaced after a fatal error", _STREAM)
 BUFFERING_SECONDS = _histogram(
     "headrace_producer_aggregate_age_seconds", "From an aggregate's first record to its acknowledgement", _STREAM

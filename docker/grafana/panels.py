@@ -191,7 +191,20 @@ PRODUCERS = Board(
             "Barriers",
             "Barriers on the control log",
             "ops",
-            ((rate("headrace_producer_barriers_total", "@S", "stream"), "{{stream}}"),),
+            ((rate("headrace_producer_barrier_seconds_count", "@S", "stream"), "{{stream}}"),),
+        ),
+        Panel(
+            "Barrier time",
+            "What a barrier on the control log adds to every acknowledgement",
+            SECONDS,
+            tuple(
+                (
+                    f"histogram_quantile({q}, sum by (stream, le) "
+                    "(rate(headrace_producer_barrier_seconds_bucket{@S}[$__rate_interval])))",
+                    f"{{{{stream}}}} p{p}",
+                )
+                for q, p in (("0.5", 50), ("0.99", 99))
+            ),
         ),
         Panel(
             "Sent again after a seal",

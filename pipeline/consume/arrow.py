@@ -17,6 +17,7 @@ from pipeline.model.record import Record
 from pipeline.schema.arrow_types import arrow_type
 from pipeline.schema.value_schema import ValueSchema
 
+ALIKE_MAX = 64  # arrays of one value that are kept: some for each shard
 MILLIS = pa.timestamp("ms", "UTC")
 ORDER = pa.struct([("generation", pa.int64()), ("offset", pa.int64()), ("index", pa.int32())])
 META = pa.struct(
@@ -31,6 +32,7 @@ META = pa.struct(
         ("id", pa.string()),
         ("schema_id", pa.int32()),
         ("timestamp", MILLIS),
+        ("traceparent", pa.string()),
     ]
 )
 
@@ -42,6 +44,7 @@ class ArrowRows:
         self._value = schema
         self._type: pa.StructType | None = None
         self._indices = pa.array((), pa.int32())
+        self._alike: dict[tuple[Any, pa.DataType], pa.Array] = {}
 
     def check(self) -> None:
         """Raises SchemaError where the stream's values have no columns."""
@@ -76,6 +79,15 @@ class ArrowRows:
             self._indices = pa.array(range(count), pa.int32())
         return self._indices.slice(0, count)
 
+    def _same(self, value: Any, kind: pa.DataType, count: int) -> pa.Array:
+        """``count`` times a value that most messages of a shard share: the longest is kept."""
+        kept = self._alike.get((value, kind))
+        if kept is None or len(kept) < count:
+            if len(self._alike) >= ALIKE_MAX:
+                self._alike.clear()
+            kept = self._alike[value, kind] = pa.repeat(pa.scalar(value, kind), count)
+        return kept.slice(0, count)
+
     def _typed(self, values: pa.StructArray, kind: pa.StructType) -> pa.StructArray:
         """The columns of the lean schema with their logical types."""
         return values if values.type == kind else values.cast(kind)
@@ -87,11 +99,10 @@ class ArrowRows:
         count = len(columns)
 
         def same(value: Any, kind: pa.DataType) -> pa.Array:
-            return pa.repeat(pa.scalar(value, kind), count)
+            return self._same(value, kind, count)
 
-        order = pa.StructArray.from_arrays(
-            [same(origin.generation, pa.int64()), same(origin.offset, pa.int64()), self._up_to(count)], fields=list(ORDER)
-        )
+        offsets = pa.repeat(pa.scalar(origin.offset, pa.int64()), count)
+        order = pa.StructArray.from_arrays([same(origin.generation, pa.int64()), offsets, self._up_to(count)], fields=list(ORDER))
         producers = same(origin.producer, pa.string())
         if origin.first_lives:
             records = [Record(origin, index, "", None) for index in range(count)]
@@ -109,9 +120,12 @@ class ArrowRows:
         seqs = pa.compute.add(seqs, pa.scalar(origin.first_seq, pa.int64()))
         if origin.first_lives:
             seqs = pa.array([record.seq for record in records], pa.int64())
+        traces = same(None, pa.string())
+        if origin.headers is not None:
+            traces = pa.array([Record(origin, index, "", None).traceparent for index in range(count)], pa.string())
         arrays = [
             keys, salts, same(origin.shard, pa.string()), order, same(origin.partition, pa.int32()),
-            producers, seqs, ids, same(origin.schema_id, pa.int32()), times,
+            producers, seqs, ids, same(origin.schema_id, pa.int32()), times, traces,
         ]  # fmt: skip
         return pa.StructArray.from_arrays(arrays, fields=list(META))
 

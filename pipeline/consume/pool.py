@@ -21,6 +21,7 @@ from pipeline.consume.unpack import Unpacked
 from pipeline.errors import HandlerError, HeadraceError
 from pipeline.model.record import Record
 from pipeline.model.shards import Place
+from pipeline.observe.tracing import within_trace
 
 log = logging.getLogger("headrace.consume")
 BACKOFF_S_FIRST, BACKOFF_S_MAX = 0.1, 10.0
@@ -41,7 +42,7 @@ class Pool:
     """``bury(message, record, error, attempts, first_ms)`` keeps a record in the dead letters; it is called under a lock."""
 
     def __init__(self, handler: Handler, workers: int, policy: Policy, bury: Bury, counters: Counters) -> None:
-        self._handler = handler
+        self._handler = within_trace(handler)
         self._policy = policy
         self._bury = bury
         self._counters = counters

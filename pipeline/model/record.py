@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.model.keys import HASH_HEADER
 
+TRACE_HEADER, TRACE_STATE_HEADER = "traceparent", "tracestate"  # W3C trace context
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -93,6 +94,19 @@ class Record:
     def headers(self) -> list[tuple[str, bytes | None]]:
         headers = self._origin.headers
         return [] if headers is None else [header for header in headers[self.index] if header[0] != HASH_HEADER]
+
+    def header(self, name: str) -> str | None:
+        """The first header of this name, as text; None where there is none, or where it holds none."""
+        headers = self._origin.headers
+        for found, content in () if headers is None else headers[self.index]:
+            if found == name:
+                return None if content is None else content.decode("utf-8", "replace")
+        return None
+
+    @property
+    def traceparent(self) -> str | None:
+        """W3C trace context of the span that put it, where it carries one."""
+        return self.header(TRACE_HEADER)
 
     @property
     def produced_at_ms(self) -> int:

@@ -16,19 +16,12 @@ from dataclasses import replace
 from functools import partial
 from time import time_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import Config, StreamConfig, load_config
-from pipeline.errors import (
-    BrokerUnavailableError,
-    BufferFullError,
-    ClosedError,
-    ConfigError,
-    RecordTooLargeError,
-    SchemaMismatchError,
-)
+from pipeline.config import Config, load_config
+from pipeline.errors import BrokerUnavailableError, BufferFullError, ClosedError
 from pipeline.kafka.registry_client import RegistryClient
 from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE, with_hash
@@ -36,15 +29,19 @@ from pipeline.model.keys import hash_key as hash_key_of
 from pipeline.model.record import Receipt
 from pipeline.model.salting import salt_of
 from pipeline.observe.endpoint import serve
+from pipeline.observe.tracing import traced, with_trace
 from pipeline.produce.awaiting import Awaiting
-from pipeline.produce.columns import CHUNK_ROWS_MAX, ROW_BYTES, Columns, Receipts, chunks_of
+from pipeline.produce.claiming import Claiming
+from pipeline.produce.columns import Columns
 from pipeline.produce.expire import ExpiredLoop
+from pipeline.produce.many import put_many
+from pipeline.produce.numbering import Numbering
+from pipeline.produce.options import overridden
 from pipeline.produce.receipt import PendingReceipt
 from pipeline.produce.salting import Salting
 from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
-from pipeline.produce.stamping import message_of
-from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats, now_ms
+from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats
 from pipeline.reshard.control_log import open_stream
 from pipeline.reshard.resharder import Finisher
 from pipeline.schema.columns import ColumnEncoder
@@ -54,12 +51,7 @@ from pipeline.schema.envelope import envelope_text
 from pipeline.schema.table_columns import load_stream_schema
 from pipeline.schema.varint import RELATIVE
 
-if TYPE_CHECKING:
-    from pipeline.claims.store import ClaimStore
-
 ENVELOPE_BYTES_MAX = 64  # frame, array counts and relative sequence of a record that goes alone
-INCARNATION_SHIFT = 40  # a named producer's own sequences start at incarnation << 40: they rise from start to start
-MAX_SEQ = 2**63 - 1
 
 
 class Producer:
@@ -76,7 +68,7 @@ class Producer:
 
     def __init__(self, stream: str, *, config: Config | None = None, name: str | None = None, **overrides: Any) -> None:
         config = config or load_config()
-        settings = _override(config.stream(stream), overrides)
+        settings = overridden(config.stream(stream), overrides)
         schema = load_stream_schema(settings.avro_schema, config.bronze_of(stream))
         self._encode = EntryEncoder(schema).encode
         self._registry = RegistryClient(config.connection)
@@ -91,18 +83,15 @@ class Producer:
         self.stream = settings
         self.name = name or uuid.uuid4().hex
         self.incarnation = control.claim(name) if name else 0
-        self._named = name is not None
-        self._by_position: bool | None = None
         self._state = state = ProducerState(settings, control.map)
-        state.locked_begin_at(self.incarnation << INCARNATION_SHIFT)
-        self._first_seq = state.next_seq
+        self._numbering = Numbering(state, self.incarnation, name is not None)
         self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
         self._lock, self._lanes = state.lock, state.lanes
         state.packer.bytes_max = self._bytes_max = min(state.packer.bytes_max, self._record_bytes_max)
         self._parts_max = 2 * (state.packer.records_max - 1)  # the record that fills an aggregate goes the long way
         self._timeout_s = settings.producer.put_timeout_s
-        self._schema_id = schema_id
-        self._claims: ClaimStore | None = None
+        self._traced = traced()
+        self._claiming = Claiming(state, settings, schema_id, self._numbering, self._record_bytes_max)
         self._columns = Columns(ColumnEncoder(schema), state.packer.bytes_max, state.packer.records_max)
         self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
         finish = partial(Finisher(config.connection, schema_id).finish, config.connection, settings)
@@ -120,7 +109,7 @@ class Producer:
 
     def put(
         self,
-        value: Mapping[str, Any] | None,
+        value: Mapping[str, Any] | bytes | None,
         key: str,
         *,
         id: str | None = None,
@@ -131,15 +120,18 @@ class Producer:
     ) -> PendingReceipt:
         """Take a record; its receipt resolves once it is acknowledged.
 
-        ``value`` None is a tombstone. ``id`` is an explicit dedup id, ``hash_key`` overrides the key's hash, ``position`` is
+        ``value`` is a dict of the schema's fields (or a model's instance), or bytes where the schema has a single field and it
+        is of bytes; None is a tombstone. ``id`` is an explicit dedup id, ``hash_key`` overrides the key's hash, ``position`` is
         the record's place in its source (rising; named producers only): put again after a crash, it makes the same dedup
-        id. Waits at most ``timeout`` seconds for room.
+        id. Waits at most ``timeout`` seconds for room. A sampled OpenTelemetry span that is active goes along in the headers.
 
         Raises SchemaMismatchError, RecordTooLargeError, BufferFullError, ClosedError, or what stopped the producer; the
         record was not taken then, and nothing else is affected.
         """
         if hash_key is not None:
             headers = with_hash(headers, check_hash_key(hash_key))
+        if self._traced is not None and self._traced():
+            headers = with_trace(headers)
         body = self._encode(key, id, 0, time_ns() // 1_000_000, headers, value)
         state = self._state
         with self._lock:
@@ -160,11 +152,14 @@ class Producer:
                     return receipt
             if len(body) <= self._record_bytes_max:
                 return self._locked_put(key, id, hash_key, body, position, self._timeout_s if timeout is None else timeout)
-        return self._put_claim(key, id, hash_key, body, position, self._timeout_s if timeout is None else timeout)
+        hashed = hash_key_of(key) if hash_key is None else hash_key
+        stub = self._encode(key, id, 0, 0, None, None)
+        timeout_s = self._timeout_s if timeout is None else timeout
+        return PendingReceipt(self._claiming.put(body, stub, hashed, position, timeout_s))
 
     async def aput(
         self,
-        value: Mapping[str, Any] | None,
+        value: Mapping[str, Any] | bytes | None,
         key: str,
         *,
         id: str | None = None,
@@ -206,26 +201,12 @@ class Producer:
         """Take many records: dicts, or the rows of a pyarrow table. ``key`` names the column of the partition key (default:
         the stream's ``key``); ``position`` is the first row's place in its source; ``timeout`` counts for each chunk.
 
-        Many rows of flat records are encoded by columns, if the extra ``columns`` is installed: then they are aggregates of
-        their own, which wait for no linger.
+        Many rows of flat records are encoded by columns, if the extra ``columns`` is installed and no sampled span is active:
+        then they are aggregates of their own, which wait for no linger.
 
         Raises as ``put`` does, at the first row that fails: the rows before it were taken.
         """
-        column = key or self.stream.key
-        if column is None:
-            raise ConfigError(f"put_many needs key=, the column of the partition key (or `key:` in stream {self.stream.name})")
-        receipts = Receipts()
-        limits = self._state.limits
-        rows_max = max(1, min(CHUNK_ROWS_MAX, limits.buffer_records_max // 2, limits.buffer_bytes_max // ROW_BYTES))
-        for chunk in chunks_of(rows, rows_max, limits.buffer_bytes_max // 8):
-            at = None if position is None else position + len(receipts)
-            if not self._put_columns(chunk, column, at, timeout, receipts):
-                each = chunk.to_pylist() if isinstance(chunk, pa.RecordBatch) else chunk
-                for index, row in enumerate(each):
-                    receipts.add(
-                        self.put(row, _key_of(row, column), position=None if at is None else at + index, timeout=timeout)
-                    )
-        return receipts
+        return put_many(self, rows, key, position, timeout)
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything put so far is acknowledged or has failed. Raises BrokerUnavailableError after ``timeout``
@@ -234,7 +215,7 @@ class Producer:
         deadline = None if timeout is None else time.monotonic() + timeout
         with state.lock:
             state.locked_seal_all()
-            upto = self._last_put_seq
+            upto = self._numbering.locked_last_seq
             while True:
                 if state.failure is not None:
                     raise state.failure
@@ -292,7 +273,7 @@ class Producer:
         after a crash, go on behind it."""
         with self._state.lock:
             lowest = self._state.locked_lowest_seq()
-            return self._last_put_seq if lowest is None else min(lowest - 1, self._last_put_seq)
+            return self._numbering.locked_last_seq if lowest is None else min(lowest - 1, self._numbering.locked_last_seq)
 
     @property
     def stats(self) -> ProducerStats:
@@ -303,10 +284,6 @@ class Producer:
             stats.records_put = stats.records_acknowledged + stats.records_failed + state.buffered_records
             return replace(stats)
 
-    @property
-    def _last_put_seq(self) -> int:
-        return self._state.next_seq - 1 if self._state.next_seq > self._first_seq else -1
-
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _locked_put(
@@ -314,10 +291,7 @@ class Producer:
     ) -> PendingReceipt:
         """``put`` with every check and every rare case."""
         state = self._state
-        self._check_position(position)
-        state.locked_wait_for_room(len(body) + RECORD_OVERHEAD_BYTES, 1, timeout_s)
-        self._check_position(position)  # again: the wait gave the lock away
-        seq = state.next_seq if position is None else position
+        seq = self._numbering.locked_wait_for_room(position, len(body) + RECORD_OVERHEAD_BYTES, 1, timeout_s)
         salted = state.settled.shard_map.salts.get(key) if hashed is None else None
         if salted is not None:
             salt = salt_of(f"{self.name}-{seq}" if id is None else id, salted.count)
@@ -326,100 +300,8 @@ class Producer:
             state.locked_remember(key)
         return PendingReceipt(state.locked_put(key, hashed, body, seq))
 
-    def _put_claim(
-        self, key: str, id: str | None, hashed: int | None, body: bytes, position: int | None, timeout_s: float
-    ) -> PendingReceipt:
-        """A record above the message limit: into the claim store, if there is one, and its reference into the stream."""
-        claims = self.stream.claims
-        if claims is None or len(body) > claims.bytes_max:
-            raise RecordTooLargeError(len(body), self._record_bytes_max if claims is None else claims.bytes_max)
-        hashed = hash_key_of(key) if hashed is None else hashed
-        stub = self._encode(key, id, 0, 0, None, None)
-        state = self._state
-        with state.lock:
-            self._check_position(position)
-            state.locked_check()
-        if self._claims is None:
-            from pipeline.claims.store import ClaimStore  # here, since fsspec is an optional extra
-
-            self._claims = ClaimStore(claims)
-        content = message_of(self._schema_id, 1, (RELATIVE[0], body))
-        claim = self._claims.put(self.stream.name, content).encode()
-        with state.lock:
-            state.locked_wait_for_room(len(stub) + RECORD_OVERHEAD_BYTES, 1, timeout_s)
-            self._check_position(position)
-            seq = state.next_seq if position is None else position
-            return PendingReceipt(state.locked_put_claim(hashed, stub, seq, claim))
-
-    def _put_columns(
-        self, chunk: pa.RecordBatch | list[Any], column: str, position: int | None, timeout: float | None, receipts: Receipts
-    ) -> bool:
-        """Put a chunk as whole aggregates. False where its rows have to go one by one."""
-        state, rows = self._state, len(chunk)
-        while True:
-            shard_map = state.settled.shard_map
-            if shard_map.salts or not self._columns.worth(rows, shard_map):
-                return False
-            pieces = self._columns.pieces(chunk, column, shard_map, time_ns() // 1_000_000)
-            if pieces is None:
-                return False
-            size_bytes = sum(piece.entries.ends[-1] for piece in pieces) + rows * RECORD_OVERHEAD_BYTES
-            if size_bytes > state.limits.buffer_bytes_max:
-                return False
-            with state.lock:
-                self._check_position(position)
-                state.locked_wait_for_room(size_bytes, rows, self._timeout_s if timeout is None else timeout)
-                self._check_position(position)
-                if state.settled.shard_map.leaves != shard_map.leaves:
-                    continue  # resharded meanwhile
-                first_seq = state.next_seq if position is None else position
-                aggregates = [piece.aggregate(first_seq, now_ms()) for piece in pieces]
-                state.locked_put_aggregates(aggregates, first_seq + rows, size_bytes, rows)
-                receipts.add_chunk([(made, piece.rows) for made, piece in zip(aggregates, pieces, strict=True)], rows)
-                return True
-
-    def _check_position(self, position: int | None) -> None:
-        if self._by_position is None:
-            if position is not None and not self._named:
-                raise ValueError("position= needs a named producer, Producer(stream, name=…): it has to outlive a restart")
-            self._by_position = position is not None
-            if self._by_position:
-                self._first_seq = 0
-                self._state.locked_begin_at(0)
-        if self._by_position != (position is not None):
-            raise ValueError("give every record of a producer a position, or none: their sequences would overlap")
-        if position is not None and not self._state.next_seq <= position <= MAX_SEQ:
-            raise ValueError(f"positions have to rise: {position} after {self._last_put_seq}")
-
 
 def check_hash_key(hashed: int) -> int:
     if not 0 <= hashed < HASH_SPACE:
         raise ValueError(f"hash_key has to be in [0, 2**64), not {hashed}")
     return hashed
-
-
-def _key_of(row: Mapping[str, Any], column: str) -> str:
-    value = row.get(column)
-    if value is None:
-        raise SchemaMismatchError(column, "the partition key is missing")
-    return str(value)
-
-
-def _override(stream: StreamConfig, overrides: Mapping[str, Any]) -> StreamConfig:
-    """Options of the aggregation and producer sections, given as keyword arguments."""
-    aggregation = stream.aggregation.model_dump() if stream.aggregation else None
-    producer = stream.producer.model_dump()
-    for option, value in overrides.items():
-        option = option.removeprefix("aggregate_")
-        if option in producer:
-            producer[option] = value
-        elif aggregation is not None and option in aggregation:
-            aggregation[option] = value
-        else:
-            known = ", ".join(sorted({*producer, *(aggregation or {})}))
-            raise ConfigError(f"Producer has no option {option!r}; there are: {known}")
-    data = stream.model_dump(by_alias=True) | {"aggregation": aggregation, "producer": producer}
-    try:
-        return StreamConfig.model_validate(data)
-    except ValueError as error:
-        raise ConfigError(f"Producer({stream.name!r}): {error}") from None

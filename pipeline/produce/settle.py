@@ -48,7 +48,7 @@ class SettleLoop:
         self._producer = producer
         self._incarnation = incarnation
         self._finish = finish
-        self._barriers = metrics.BARRIERS.labels(control.stream.name)
+        self._barrier_seconds = metrics.BARRIER_SECONDS.labels(control.stream.name)
         self._void_resent = metrics.VOID_RESENT.labels(control.stream.name)
         self._strict = state.limits.acks == "strict"
         self._pending_since: float | None = None
@@ -103,18 +103,23 @@ class SettleLoop:
         with state.lock:
             needed, tick = state.locked_begin_round()
         self._check_progress(needed)
-        shard_map = self._control.barrier() if needed and self._strict else self._follow(needed)
+        shard_map = self._barrier() if needed and self._strict else self._follow(needed)
         self._check_fence(shard_map)
         with state.lock:
             state.stats.barriers += needed and self._strict
             state.locked_end_round(shard_map, needed, tick)
-            self._barriers.inc(needed and self._strict)
             self._void_resent.inc(state.settling.void_records - state.stats.void_resent)
             state.stats.void_resent = state.settling.void_records
             state.locked_wake_sender()
         if self._salting is not None:
             self._salting.look(self._control, shard_map)
         self._hold(shard_map)
+
+    def _barrier(self) -> ShardMap:
+        began = time.monotonic()
+        shard_map = self._control.barrier()
+        self._barrier_seconds.observe(time.monotonic() - began)
+        return shard_map
 
     def _follow(self, busy: bool) -> ShardMap:
         """The map without a barrier. With ``acks: relaxed`` a busy producer looks only every ``FOLLOW_S``."""

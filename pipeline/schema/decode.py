@@ -11,11 +11,13 @@ import fastavro
 import pyarrow as pa
 
 from pipeline.errors import DecodeError, InvariantError
+from pipeline.schema.avro_types import Record
 from pipeline.schema.bounded_decimal import with_bounded_decimals
+from pipeline.schema.bounded_recursion import unrolled
 from pipeline.schema.decode_columns import ColumnDecoder, column_decoder
 from pipeline.schema.envelope import envelope_tree, is_envelope, value_schema_of
 from pipeline.schema.type_parser import SCHEMA_DEPTH_MAX, parse_type
-from pipeline.schema.validate import Limits, Validate, compile_validator, needs_validation
+from pipeline.schema.validate import Limits, Validate, compile_validator, has_items_without_bytes, is_recursive
 from pipeline.schema.value_schema import ValueSchema, fastavro_form, json_tree
 
 # The envelope around V is six types deep.
@@ -112,7 +114,7 @@ class AggregateDecoder:
     not one value of it, or that do not resolve to the reader's schema.
     """
 
-    __slots__ = ("_check", "_columns", "_limits", "_reader", "_writer", "is_envelope")
+    __slots__ = ("_bounded", "_check", "_columns", "_limits", "_reader", "_reason", "_writer", "is_envelope")
 
     def __init__(
         self,
@@ -137,9 +139,15 @@ class AggregateDecoder:
         self._columns: ColumnDecoder | None = None
         if self.is_envelope and self._reader is None and validation == "needed":
             self._columns = column_decoder(written.type)
+        self._bounded: dict[str, Any] | None = None  # the writer's schema with its recursion bounded, where it has any
         self._check: Validate | None = None
-        if validation == "always" or needs_validation(avro):
+        self._reason: Validate | None = None
+        if is_recursive(avro) and isinstance(avro, Record) and self._reader is None:
+            self._bounded = unrolled(avro)
+        if validation == "always" or has_items_without_bytes(avro) or (is_recursive(avro) and self._bounded is None):
             self._check = compile_validator(avro, self._limits)
+        elif self._bounded is not None:
+            self._reason = compile_validator(avro, self._limits)
 
     def decode(self, body: bytes) -> list[Entry]:
         """The records of an aggregate, in its order; none for the body of an END."""
@@ -195,10 +203,12 @@ class AggregateDecoder:
             raise DecodeError(f"the body has {len(body):,} bytes, the limit is {self._limits.body_bytes_max:,}")
         source = io.BytesIO(body)
         try:
-            value = fastavro.schemaless_reader(source, self._writer, self._reader)
+            value = fastavro.schemaless_reader(source, self._bounded or self._writer, self._reader)
         except DecodeError:
             raise
         except EOFError:
+            if self._reason is not None:
+                self._reason(body)  # too deep, perhaps
             raise DecodeError(f"truncated: the value goes on after the {len(body):,} bytes of the body") from None
         except IndexError:
             raise DecodeError("not a value of its schema: truncated, or an index out of range") from None

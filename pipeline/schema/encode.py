@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pipeline.errors import SchemaMismatchError
-from pipeline.schema.avro_types import Record
+from pipeline.schema.avro_types import Primitive, Record
 from pipeline.schema.generate import Generator, indent, row
 from pipeline.schema.interpret import interpret
 from pipeline.schema.logical import INT_RANGES
@@ -26,6 +26,7 @@ from pipeline.schema.varint import INTS, encode_int, encode_long, zigzag
 __all__ = ["EntryEncoder", "Headers", "aggregate_body", "compile_encoder", "zigzag"]
 
 Headers = Sequence[tuple[str, bytes | None]]
+Value = Mapping[str, Any] | bytes
 
 # Keys repeat: their bytes are kept, but long ones are not, so a stream's keys cost at most about 8 MB.
 _KEYS_MAX = 16_384
@@ -52,7 +53,7 @@ def compile_encoder(schema: ValueSchema) -> Callable[[Mapping[str, Any]], bytes]
 
 class _Encode(Protocol):
     def __call__(
-        self, key: str, id: str | None, salt: int, timestamp_ms: int, headers: Headers | None, value: Mapping[str, Any] | None, /
+        self, key: str, id: str | None, salt: int, timestamp_ms: int, headers: Headers | None, value: Value | None, /
     ) -> bytes: ...
 
 
@@ -60,7 +61,8 @@ class EntryEncoder:
     """Encodes records for aggregates of one schema.
 
     ``encode(key, id, salt, timestamp_ms, headers, value) -> bytes`` gives a HeadraceEntry without its ``seq``, which is
-    known only when the aggregate is sealed. ``timestamp_ms`` is milliseconds since 1970 UTC, ``value`` None a tombstone.
+    known only when the aggregate is sealed. ``timestamp_ms`` is milliseconds since 1970 UTC, ``value`` None a tombstone; where
+    the schema has one field, of bytes, it may be those bytes.
     It raises SchemaMismatchError; its ``field`` is a path in the value, or ``""`` for what stands around it.
     """
 
@@ -101,6 +103,7 @@ def _compile_entry(schema: ValueSchema) -> _Encode:
         "        front_rest = TIMES[timestamp_ms]",
         "    else:",
         "        front_rest = front(id, salt, timestamp_ms, headers) + TWO",
+        *(_AS_THEY_ARE if _is_raw(schema.type) else []),
         "    whole_value = value",
         *indent(_depth(generator)),
         "    try:",
@@ -108,9 +111,18 @@ def _compile_entry(schema: ValueSchema) -> _Encode:
         "    except Exception:",
         "        return start + front_rest + interpret(whole_value)",
     ]
-    generator.names["TWO"] = b"\x02"
+    generator.names |= {"TWO": b"\x02", "SIZES": INTS}
     encode: _Encode = generator.compile("encode")
     return encode
+
+
+# A record of one field of bytes: the bytes may be put without a dict around them.
+_AS_THEY_ARE = ["    if value.__class__ is bytes:", "        return start + front_rest + SIZES[len(value)] + value"]
+
+
+def _is_raw(avro: Record) -> bool:
+    types = [one.type for one in avro.fields]
+    return len(types) == 1 and isinstance(types[0], Primitive) and types[0].name == "bytes" and types[0].logical is None
 
 
 def _depth(generator: Generator) -> list[str]:

@@ -6,10 +6,11 @@ Decimal, in time with the square of the length (400 kB: 16 s), and rounds what e
 of unions and enums count from the end; a varint may go on for ever and be cut to 64 bits; an ``int`` may hold more than
 32 bits. All else it refuses in time with the body's length: sizes are checked against what is there.
 
-The decimals are bounded where they are read (``bounded_decimal.py``), which costs nothing. So bytes of a schema without
-recursion and without arrays of nothing are safe to decode as they are (``needs_validation`` is False), and the pass, which
-costs about a third of the decoding (``python -m bench --only decoding``), is spared unless it is asked for. The pass is
-generated per schema, like the encoder. It does not look into strings: wrong UTF-8 is refused by fastavro.
+Decimals are bounded where they are read (``bounded_decimal.py``) and recursion by the schema itself
+(``bounded_recursion.py``), which costs nothing. So bytes of a schema without arrays of nothing are safe to decode as they
+are, and the pass, which costs about a third of the decoding (``python -m bench --only decoding``), is spared unless it is
+asked for, or has to say what is wrong. The pass is generated per schema, like the encoder. It does not look into strings:
+wrong UTF-8 is refused by fastavro.
 """
 
 from __future__ import annotations
@@ -58,15 +59,15 @@ def validate(body: bytes, schema: ValueSchema, limits: Limits | None = None) -> 
     _cached(schema, limits or Limits())(body)
 
 
-def needs_validation(avro: AvroType) -> bool:
-    """Whether hostile bytes of this type can hurt fastavro behind ``bounded_decimal.py``: recursion, items without bytes."""
+def is_recursive(avro: AvroType) -> bool:
+    """Whether a record inside it contains itself: fastavro follows it as deep as the bytes say."""
+    return any(isinstance(each, Record) and each.recursive for each in walk(avro))
+
+
+def has_items_without_bytes(avro: AvroType) -> bool:
+    """Whether an array's items may take no bytes: fastavro makes as many of them as the bytes say."""
     sizes = _Sizes()
-    for each in walk(avro):
-        if isinstance(each, Record) and each.recursive:
-            return True
-        if isinstance(each, Array) and sizes.least_bytes(each.items) == 0:
-            return True
-    return False
+    return any(isinstance(each, Array) and sizes.least_bytes(each.items) == 0 for each in walk(avro))
 
 
 def compile_validator(avro: AvroType, limits: Limits) -> Validate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import io
 import json
 import subprocess
@@ -20,7 +21,7 @@ from pipeline.schema.avro_types import RECURSION_MAX
 from pipeline.schema.decode import AggregateDecoder
 from pipeline.schema.encode import EntryEncoder, aggregate_body, compile_encoder
 from pipeline.schema.envelope import envelope_text
-from pipeline.schema.validate import Limits, needs_validation, validate
+from pipeline.schema.validate import Limits, has_items_without_bytes, is_recursive, validate
 from pipeline.schema.value_schema import ValueSchema, parse_schema
 from pipeline.schema.varint import zigzag
 
@@ -287,11 +288,45 @@ def test_decimals_are_fastavros_up_to_the_precision_and_refused_above(unscaled: 
 
 
 def test_pass_is_needed_only_where_bytes_can_hurt_fastavro() -> None:
-    assert not needs_validation(FLAT.type)
-    assert not needs_validation(STRINGS.type)
-    assert not needs_validation(record(x=DECIMAL).type)
-    assert all(needs_validation(schema.type) for schema in (NODE, NULLS, EMPTY_RECORDS))
-    assert not needs_validation(MAPS.type)
+    assert [has_items_without_bytes(s.type) for s in (FLAT, STRINGS, record(x=DECIMAL), MAPS, NODE)] == [False] * 5
+    assert all(has_items_without_bytes(schema.type) for schema in (NULLS, EMPTY_RECORDS))
+    assert is_recursive(NODE.type)
+    assert not is_recursive(FLAT.type)
+
+
+LEFT = {"type": "record", "name": "Left", "fields": [{"name": "right", "type": ["null", "R"]}, {"name": "n", "type": "int"}]}
+WITHIN = [{"name": "of", "type": ["null", "Left"]}, {"name": "kind", "type": SYMBOLS}]
+PLAIN = {"type": "record", "name": "Plain", "fields": WITHIN}
+TWINS = record(
+    left=["null", LEFT],
+    plain=PLAIN,
+    named={"type": "map", "values": "E"},
+    amount=DECIMAL,
+    id={"type": "fixed", "name": "Id", "size": 2},
+)
+
+
+def twins(depth: int) -> dict[str, Any]:
+    """A value with ``depth`` records of recursive types inside each other."""
+    inner = None if depth < 2 else {"right": twins(depth - 2) if depth > 2 else None, "n": depth}
+    of = {"right": None, "n": 7} if depth == 5 else None
+    plain = {"of": of, "kind": "C"}
+    return {"left": inner, "plain": plain, "named": {"a": "B"}, "amount": decimal.Decimal("1.25"), "id": b"ab"}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5, RECURSION_MAX - 1, RECURSION_MAX])
+def test_records_that_contain_each_other_are_read_as_fastavro_does_up_to_the_bound(depth: int) -> None:
+    body = compile_encoder(TWINS)(twins(depth))
+    assert AggregateDecoder(TWINS.text).decode_value(body) == twins(depth)
+    assert fastavro.schemaless_reader(io.BytesIO(body), TWINS.parsed, None) == twins(depth)
+
+
+@pytest.mark.parametrize("depth", [RECURSION_MAX + 1, 5_000])
+def test_records_that_contain_each_other_are_refused_above_the_bound(depth: int) -> None:
+    tail = b"\x00\x04" + b"\x02\x02a\x02\x00" + b"\x02\x7d" + b"ab"  # plain, named, amount, id
+    body = b"\x02\x02" * (depth // 2) + (b"\x00" + tail if depth % 2 else b"") + (b"\x0e" + tail) * (depth // 2)
+    with pytest.raises(DecodeError, match="inside each other"):
+        AggregateDecoder(TWINS.text).decode_value(body)
 
 
 @pytest.mark.parametrize("reader_text", [json.dumps({"type": "record", "name": "R", "fields": [{"name": "x", "type": "int"}]})])

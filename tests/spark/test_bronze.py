@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient, record_subject_name_strategy
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 from pyspark.sql import functions as F
 
 from jobs.bronze import BronzeJob
@@ -64,6 +65,25 @@ def test_rows_carry_the_value_and_its_position_when_aggregates_are_read(lake: Ma
     for row in sorted(rows, key=lambda row: row["number"]):
         by_key.setdefault(row["item"], []).append(tuple(row["order"]))
     assert all(tokens == sorted(set(tokens)) for tokens in by_key.values())
+
+
+def test_the_span_in_which_a_record_was_put_is_named_in_its_row(lake: MakeLake) -> None:
+    shop = lake(foreign="accept")
+    parent = f"00-{0xABCD:032x}-{0xEF:016x}-01"
+    span = NonRecordingSpan(SpanContext(0xABCD, 0xEF, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
+    with Producer(shop.stream, config=shop.config) as producer:
+        producer.put(order(0), key="apple")
+        with use_span(span):
+            producer.put(order(1), key="apple")
+    body = shop.encode([(0, "apple", order(2))], 0, plain=True)
+    assert body is not None
+    for headers in ([("traceparent", parent.encode())], [("other", b"1"), ("traceparent", parent.encode())], [("other", b"1")]):
+        shop.produce(0, b"apple", body, headers)
+
+    shop.run()
+
+    traces = [row["traceparent"] for row in shop.read().select("number", "_meta.*").sort("number", "order").collect()]
+    assert traces == [None, parent, parent, parent, None]
 
 
 def test_only_new_rows_are_added_when_the_job_runs_again(lake: MakeLake) -> None:

@@ -448,3 +448,22 @@ def test_a_long_outside_64_bits_is_refused(number: int) -> None:
     schema = parse_schema({"type": "record", "name": "R", "fields": [{"name": "n", "type": "long"}]})
     with pytest.raises(SchemaMismatchError, match="64"):
         compile_encoder(schema)({"n": number})
+
+
+@pytest.mark.parametrize("more", [(None, 0, None), ("id", 3, [("h", b"x")])])
+@pytest.mark.parametrize("raw", [b"", b"abc", b"x" * 100_000])
+def test_bytes_go_as_they_are_where_the_schema_is_one_field_of_bytes(raw: bytes, more: tuple[Any, int, Any]) -> None:
+    encoder = EntryEncoder(record(x="bytes"))
+    id, salt, headers = more
+    entry = encoder.encode("k", id, salt, 5, headers, raw)
+    assert entry == encoder.encode("k", id, salt, 5, headers, {"x": raw})
+    assert entry.endswith(zigzag(len(raw)) + raw)
+
+
+DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 4}
+
+
+@pytest.mark.parametrize("fields", [{"x": "bytes", "y": "int"}, {"x": "string"}, {"x": ["null", "bytes"]}, {"x": DECIMAL}])
+def test_bytes_alone_are_refused_by_any_other_schema(fields: dict[str, Any]) -> None:
+    with pytest.raises(SchemaMismatchError):
+        EntryEncoder(record(**fields)).encode("k", None, 0, 5, None, b"abc")
