@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 
+from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -60,27 +61,36 @@ def _compare(audit: Audit, expected: DataFrame, stored: DataFrame, merge: Merge,
     ``deleted_below``: a row made of one is as it was left."""
     identity = [*merge.keys, *([RECORD] if merge.scd == 2 else [])]
     what = "keys" if merge.scd == 1 else "records"
+    own = (*RESERVED, RECORD)
+    columns = [name for name in stored.columns if name not in own and name in expected.columns]
+    if deleted_below and merge.ignore_null_updates:
+        columns = []  # what filled them may have been deleted
+    values = [~F.col(f"e.{name}").eqNullSafe(F.col(f"s.{name}")) for name in columns]
     both = expected.alias("e").join(stored.alias("s"), _same(identity), "full_outer")
-    shown = [F.coalesce(F.col(f"e.{name}"), F.col(f"s.{name}")).alias(name) for name in identity]
     if deleted_below:
         order = F.col(f"s.{META}.order")
         is_old = (order.getField("offset") < deleted_below) & ~order.eqNullSafe(F.col(f"e.{META}.order"))
         old = F.coalesce(is_old, F.lit(False))
         audit.looked_at[f"{what} whose newest record was deleted from bronze by age"] = both.where(old).count()
         both = both.where(~old)
-    here, there = F.col(f"e.{META}").isNotNull(), F.col(f"s.{META}").isNotNull()
-    audit.add(f"{what} of bronze that are not in the table", both.where(here & ~there).select(*shown), identity)
-    audit.add(f"{what} in the table that bronze does not have", both.where(~here & there).select(*shown), identity)
-    gone = F.col(f"e.{DELETED}") != F.col(f"s.{DELETED}")
-    audit.add(f"{what} that are deleted on one side only", both.where(here & there & gone).select(*shown), identity)
-    own = (*RESERVED, RECORD)
-    columns = [name for name in stored.columns if name not in own and name in expected.columns]
-    if deleted_below and merge.ignore_null_updates:
-        columns = []  # what filled them may have been deleted
-    values = [~F.col(f"e.{name}").eqNullSafe(F.col(f"s.{name}")) for name in columns]
-    differs = here & there & ~gone & reduce(lambda a, b: a | b, values, F.lit(False)) & ~F.col(f"e.{DELETED}")
-    problem = "keys whose row is not the newest record's" if merge.scd == 1 else "records whose row, or its time, is not right"
-    audit.add(problem, both.where(differs).select(*shown), identity)
+    compared = both.select(
+        *(F.coalesce(F.col(f"e.{name}"), F.col(f"s.{name}")).alias(name) for name in identity),
+        F.col(f"e.{META}").isNotNull().alias("_here"),
+        F.col(f"s.{META}").isNotNull().alias("_there"),
+        (F.col(f"e.{DELETED}") != F.col(f"s.{DELETED}")).alias("_gone"),
+        (reduce(lambda a, b: a | b, values, F.lit(False)) & ~F.col(f"e.{DELETED}")).alias("_differs"),
+    ).persist(StorageLevel.MEMORY_AND_DISK)
+    wrong = "keys whose row is not the newest record's" if merge.scd == 1 else "records whose row, or its time, is not right"
+    try:
+        for problem, condition in (
+            (f"{what} of bronze that are not in the table", "_here AND NOT _there"),
+            (f"{what} in the table that bronze does not have", "_there AND NOT _here"),
+            (f"{what} that are deleted on one side only", "_here AND _there AND _gone"),
+            (wrong, "_here AND _there AND NOT _gone AND _differs"),
+        ):
+            audit.add(problem, compared.where(condition), identity)
+    finally:
+        compared.unpersist()
     audit.add(f"{what} with several rows", stored.groupBy(*identity).count().where("count > 1"), identity)
 
 

@@ -65,6 +65,7 @@ class Sights:
     def first(self, bronze: DataFrame) -> tuple[DataFrame, int]:
         """Bronze rows without the repeats of ids seen before, and how many those were. The sights are written when it returns;
         what it holds for the rows is held until ``done``."""
+        self._release()  # of a micro-batch that failed
         self._judged = self._judge(bronze).persist(StorageLevel.MEMORY_AND_DISK)
         candidates, firsts = self._judged.agg(F.sum("records"), F.sum(F.size("firsts"))).collect()[0]
         if not candidates:
@@ -80,9 +81,7 @@ class Sights:
     def done(self, bronze: DataFrame) -> None:
         """The micro-batch is merged. Now and then, forget sights that no record can repeat any more: older than the window before
         everything in it, by the records' own times and by the times when they came here (a shard may lag behind others)."""
-        if self._judged is not None:
-            self._judged.unpersist()
-            self._judged = None
+        self._release()
         self._micro_batches += 1
         window_ms = self.plan.dedup_window_ms
         if not window_ms or self._micro_batches % _EXPIRED_EVERY:
@@ -92,6 +91,11 @@ class Sights:
             return
         old = (F.col("at") < _moment(at - window_ms)) & (F.col("ingested_at") < _moment(ingested_at - window_ms))
         DeltaTable.forPath(bronze.sparkSession, self.path).delete(old)
+
+    def _release(self) -> None:
+        if self._judged is not None:
+            self._judged.unpersist()
+            self._judged = None
 
     def _judge(self, bronze: DataFrame) -> DataFrame:
         """One row an id: how many records have it here, and which of them are first sights."""
