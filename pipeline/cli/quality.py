@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.jobs import _module
+from pipeline.cli.jobs import run_module
 from pipeline.cli.output import Json
 
 Name = Annotated[str, typer.Argument(help="A table of headrace.yml, such as silver.flights.")]
@@ -30,12 +30,12 @@ def results(
     as_json: Json = False,
 ) -> None:
     """What the rules said about the newest micro-batches."""
-    _module("jobs.quality.shown", [*([table] if table else []), "--max", str(maximum), *_json(as_json)])
+    run_module("jobs.quality.shown", [*([table] if table else []), "--max", str(maximum), *_json(as_json)])
 
 
 def held(table: Name, where: WhereOption = None, maximum: Maximum = 100, as_json: Json = False) -> None:
     """Rows that failed a rule or a step and wait, with the reasons."""
-    _module("jobs.quality.held", [table, "--list", *_where(where), "--max", str(maximum), *_json(as_json)])
+    run_module("jobs.quality.held", [table, "--list", *_where(where), "--max", str(maximum), *_json(as_json)])
 
 
 def redrive(
@@ -46,7 +46,7 @@ def redrive(
 ) -> None:
     """Put rows that wait through steps and rules as they are now, and those that pass into their table, each once. They never
     overwrite newer rows."""
-    _module("jobs.quality.held", [table, *_where(where), *(["--dry-run"] if dry_run else []), *_json(as_json)])
+    run_module("jobs.quality.held", [table, *_where(where), *(["--dry-run"] if dry_run else []), *_json(as_json)])
 
 
 def profile(
@@ -55,12 +55,12 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """What is in a table: counts, nulls, distinct, minimum, maximum, quantiles, top values."""
-    _module("jobs.quality.profile", [table, *(["--svg", svg] if svg else []), *_json(as_json)])
+    run_module("jobs.quality.profile", [table, *(["--svg", svg] if svg else []), *_json(as_json)])
 
 
 def suggest(table: Name, as_json: Json = False) -> None:
     """Rules that hold for the table today, as YAML for headrace.yml."""
-    _module("jobs.quality.suggest", [table, *_json(as_json)])
+    run_module("jobs.quality.suggest", [table, *_json(as_json)])
 
 
 def _where(where: str | None) -> list[str]:
