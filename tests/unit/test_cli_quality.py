@@ -27,7 +27,7 @@ def test_each_command_runs_its_module_with_its_options(
     monkeypatch: pytest.MonkeyPatch, line: list[str], module: str, arguments: list[str]
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(quality, "_module", lambda name, told: seen.append((name, told)))
+    monkeypatch.setattr(quality, "run_module", lambda name, told: seen.append((name, told)))
     assert CliRunner().invoke(app, ["quality", *line]).exit_code == 0
     assert seen == [(module, arguments)]
     assert find_spec(module) is not None

@@ -27,7 +27,7 @@ BRONZE = "  bronze.a: {from: a}\n  bronze.salty: {from: salty}\n"
         ("silver.a: {from: bronze.a, merge: {keys: [id], ignore_nulls: true}}", "is not an option here"),
         ("silver.a: {from: [bronze.a, bronze.salty], merge: {keys: [id]}}", "made from one bronze table"),
         ("silver.a: {from: bronze.salty, merge: {keys: [id]}}", "sequence_by is missing: stream salty is salted"),
-        ("gold.a: {from: bronze.a, merge: {keys: [id]}}", "merge: only silver tables merge"),
+        ("gold.a: {from: bronze.a, sql: a.sql, merge: {keys: [id]}}", "merge: only silver tables merge"),
     ],
 )
 def test_a_merge_that_cannot_be_is_refused_on_load(tmp_path: Path, table: str, said: str) -> None:

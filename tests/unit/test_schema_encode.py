@@ -460,10 +460,10 @@ def test_bytes_go_as_they_are_where_the_schema_is_one_field_of_bytes(raw: bytes,
     assert entry.endswith(zigzag(len(raw)) + raw)
 
 
-DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 4}
+WHOLE = {"type": "bytes", "logicalType": "decimal", "precision": 4}
 
 
-@pytest.mark.parametrize("fields", [{"x": "bytes", "y": "int"}, {"x": "string"}, {"x": ["null", "bytes"]}, {"x": DECIMAL}])
+@pytest.mark.parametrize("fields", [{"x": "bytes", "y": "int"}, {"x": "string"}, {"x": ["null", "bytes"]}, {"x": WHOLE}])
 def test_bytes_alone_are_refused_by_any_other_schema(fields: dict[str, Any]) -> None:
     with pytest.raises(SchemaMismatchError):
         EntryEncoder(record(**fields)).encode("k", None, 0, 5, None, b"abc")
