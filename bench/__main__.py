@@ -56,7 +56,8 @@ def main() -> int:
     if options.json:
         sys.stdout.write(json.dumps([figure.to_json() for figure in figures]) + "\n")
     else:
-        show(figures, f"{options.records:,} orders of six fields, one broker, acks=all, lz4; medians of {options.rounds} rounds")
+        most = f"{options.records:,} orders of six fields, one broker, acks=all, lz4; medians of {options.rounds} rounds"
+        show(figures, f"{most}; spark: {options.table_records:,} orders, best of {options.table_rounds}")
     return 0
 
 

@@ -316,8 +316,10 @@ def _is_repeat() -> Column:
 
 
 def _header(name: str) -> Column:
-    """The first of an entry's headers with this name."""
-    return F.get(F.filter("entry.headers", lambda header: header["key"] == name), F.lit(0))["value"]
+    """The first of an entry's headers with this name. Not by a lambda: where rows are made, one would keep the whole step from
+    being compiled."""
+    index = F.array_position("entry.headers.key", name).cast("int") - 1
+    return F.get("entry.headers.value", index)
 
 
 def _columns(reader: Mapping[str, Any]) -> list[Column]:
