@@ -18,7 +18,6 @@ from pipeline.config import Config, load_config
 
 CHANGES = 10_000
 OLD_AMONG_RECENT = 20
-ROUNDS = 3
 
 
 def run(arena: Arena) -> list[Figure]:
@@ -50,7 +49,7 @@ class _Table:
 
         arena.say(f"a silver table of {rows:,} rows")
         self.rows, self._spark, self._config = rows, spark, _config(arena, rows)
-        self._changes = 0
+        self._changes, self._rounds = 0, arena.rounds
         self._schema = decode.empty(spark, ORDER, ShardMap()).schema
         bronze = self._config.table("bronze.orders")
         tables.create(spark, self._config, bronze, bronze.sources[0], self._schema)
@@ -62,12 +61,12 @@ class _Table:
         DeltaTable.forPath(spark, tables.table_path(self._config, "silver.orders")).optimize().executeCompaction()
 
     def merge_s(self, keys: str, *, prune: bool = True) -> float:
-        """Seconds of one run of silver over 10,000 changes; the median of a few after one to warm up."""
+        """Seconds of one run of silver over 10,000 changes; the median of the rounds after one to warm up."""
         import jobs.silver
 
         times = []
         look = jobs.silver.look
-        for _ in range(ROUNDS + 1):
+        for _ in range(self._rounds + 1):
             self._append(self._keys(keys))
             if not prune:
                 jobs.silver.look = lambda rows, prunable, *, cut: look(rows, [], cut=cut)
@@ -106,7 +105,7 @@ class _Table:
             "_rejected": f.lit(None).cast(self._schema["_rejected"].dataType),
         }
         meta = {"order": order, "key": known["customer"], "topic": f.lit("orders"), "partition": f.lit(0)}
-        fields = self._schema["_meta"].dataType.fields  # type: ignore[attr-defined]
+        fields = self._schema["_meta"].dataType.fields
         known["_meta"] = f.struct(*(meta.get(x.name, f.lit(None)).cast(x.dataType).alias(x.name) for x in fields))
         rows = ids.select(*(known[name].alias(name) for name in self._schema.names))
         rows.write.format("delta").mode("append").save(self._bronze)

@@ -84,18 +84,19 @@ def _firsts(rows: DataFrame, stream: StreamConfig) -> DataFrame:
     """Without the repeats of explicit ids, in the order of the log."""
     if stream.dedup == "off":
         return rows
+    has_id = F.col(f"{META}.id").isNotNull()
+    without_id, rows = rows.where(~has_id), rows.where(has_id)
     order = [F.col(f"{META}.{name}") for name in ("order", "topic", "partition")]
     of_id = Window.partitionBy(f"{META}.id", f"{META}.key").orderBy(*order)
-    has_id = F.col(f"{META}.id").isNotNull()
+    rows = rows.withColumn("_place", F.row_number().over(of_id))
     if stream.dedup_window_ms is None:
-        return rows.withColumn("_place", F.row_number().over(of_id)).where(~has_id | (F.col("_place") == 1)).drop("_place")
+        return rows.where("_place = 1").drop("_place").unionByName(without_id)
     # Counted from the first sight: whether a record is one depends on those before it, so they are gone through one by one.
-    millis = F.unix_millis(F.col(f"{META}.timestamp"))
-    placed = rows.withColumns({"_place": F.row_number().over(of_id), "_at": millis})
     whole = of_id.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
-    placed = placed.withColumn("_all", F.collect_list(F.struct("_place", "_at")).over(whole))
-    is_first = F.array_contains(_first_places(stream.dedup_window_ms), F.col("_place"))
-    return placed.where(~has_id | is_first).drop("_place", "_at", "_all")
+    rows = rows.withColumn("_at", F.unix_millis(F.col(f"{META}.timestamp")))
+    rows = rows.withColumn("_all", F.collect_list(F.struct("_place", "_at")).over(whole))
+    firsts = rows.where(F.array_contains(_first_places(stream.dedup_window_ms), F.col("_place")))
+    return firsts.drop("_place", "_at", "_all").unionByName(without_id)
 
 
 def _first_places(window_ms: int) -> Column:

@@ -204,3 +204,10 @@ def test_any_order_of_arrival_and_any_cut_into_micro_batches_give_the_models_row
     run_tables(spark, config, TWICE, "available-now")
     for table in TWICE:
         assert held(spark, config, table) == expected[table], f"{table}, merged twice"
+    rows, _ = expected["silver.history"]
+    wrong = [row for row in rows if row[0] == rows[0][0]]
+    path = tables.table_path(config, "silver.history")
+    spark.sql(f"UPDATE delta.`{path}` SET valid_to = timestamp'2030-01-01' WHERE item = '{rows[0][0]}' AND NOT _deleted")
+    (found,) = audit(spark, config, "silver.history")
+    problems = [(finding.problem, finding.count) for finding in found.findings]
+    assert problems == [("records whose row, or its time, is not right", len(wrong))]

@@ -85,7 +85,7 @@ def test_the_first_record_of_an_id_counts_for_ever_or_for_its_window_also_after_
     arrive(spark, config, 4, ("a", "x", 50, 5), ("a", "z", 50, 6), (None, "y", 50, 7))
     run_tables(spark, config, silver, "available-now")
     assert held(spark, config, "exact") == held(spark, config, "window") == {"x": 2, "y": 7, "z": 6}
-    arrive(spark, config, 7, ("a", "x", 70, 8), ("a", "x", 75, 9))
+    arrive(spark, config, 7, ("a", "x", 70, 8), ("a", "x", 75, 9), ("c", "w", 75, 10))
     with monkeypatch.context() as patch:
 
         def die(*_: Any) -> None:
@@ -96,10 +96,11 @@ def test_the_first_record_of_an_id_counts_for_ever_or_for_its_window_also_after_
             with pytest.raises(InvariantError):
                 run_tables(spark, config, [name], "available-now")
     run_tables(spark, config, silver, "available-now")
-    assert held(spark, config, "exact") == {"x": 2, "y": 7, "z": 6}
-    assert held(spark, config, "window") == {"x": 8, "y": 7, "z": 6}  # an hour after the first sight
-    assert sights(spark, config, "exact") == [("a", "x", 0), ("a", "z", 5), ("b", "x", 1)]
-    assert sights(spark, config, "window") == [("a", "x", 7), ("a", "z", 5), ("b", "x", 1)]  # the first one is over
+    assert held(spark, config, "exact") == {"x": 2, "y": 7, "z": 6, "w": 10}
+    assert held(spark, config, "window") == {"x": 8, "y": 7, "z": 6, "w": 10}  # an hour after the first sight
+    assert sights(spark, config, "exact") == [("a", "x", 0), ("a", "z", 5), ("b", "x", 1), ("c", "w", 9)]
+    # The first sight of all is over, and gone.
+    assert sights(spark, config, "window") == [("a", "x", 7), ("a", "z", 5), ("b", "x", 1), ("c", "w", 9)]
     for name in silver:
         (audited,) = audit(spark, config, name)
         assert audited.findings == []
