@@ -40,6 +40,7 @@ LONG_S = 200.0
 UP_S, MET_S, THROUGH_S = 240.0, 240.0, 600.0  # deadlines: a driver runs, meets its point, is through (seconds on an idle machine)
 AFTERWARDS_S = 20.0  # how long one that a blow went past goes on before it is killed
 LEAVES_MAX = 6
+DEATHS = {"killed", "died there"}
 EXECUTOR = "CoarseGrainedExecutorBackend"
 QUICK = "-XX:TieredStopAtLevel=1"
 
@@ -272,7 +273,7 @@ def test_every_record_is_in_the_tables_once_when_drivers_executors_and_brokers_a
     arena.produce("p0")
     arena.produce("p1")
     time_is_up = time.monotonic() + SECONDS
-    while time.monotonic() < time_is_up or not outcomes:
+    while time.monotonic() < time_is_up or not DEATHS & set(outcomes):
         one = next(schedule)
         arena.revive()
         outcomes.append(play(arena, len(outcomes), one, choose))
@@ -292,7 +293,6 @@ def test_every_record_is_in_the_tables_once_when_drivers_executors_and_brokers_a
     print(f"{len(acknowledged)} acknowledged, {len(outcomes)} rounds")
     assert not found, "\n".join([f"seed {SEED}", *found[:20]])
     assert len(acknowledged) > 500
-    assert {"killed", "died there"} & set(outcomes)
 
 
 def test_a_seed_gives_the_same_schedule_again_in_which_every_point_comes_before_any_comes_twice() -> None:
