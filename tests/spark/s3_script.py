@@ -45,7 +45,6 @@ def overtaken() -> Iterator[None]:
 def main(config_file: str, endpoint: str) -> None:
     config = load_config(config_file)
     spark = spark_session("s3", warehouse=config.warehouse, short=True)
-    run_tables(spark, config, None, "available-now")
     stream = next(iter(config.streams))
     with Producer(stream, config=config) as producer:
         producer.put({"item": "item-0", "number": 90, "note": None}, key="item-0").result(30)

@@ -74,7 +74,7 @@ def submit(shipped: Path, config: Path) -> tuple[subprocess.CompletedProcess[str
         "JAVA_HOME": str(spark_java_home()), "SPARK_HOME": str(spark_home), "SPARK_WORKER_DIR": str(shipped / "work"),
         "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable,
     }  # fmt: skip
-    done = subprocess.run(command, env=environment, cwd=shipped, text=True, capture_output=True, timeout=400)
+    done = subprocess.run(command, env=environment, cwd=shipped, text=True, capture_output=True, timeout=500)
     assert done.returncode == 0, done.stderr[-6000:]
     told = [json.loads(line) for file in events.iterdir() for line in file.read_text().splitlines()]
     return done, {event["Task Info"]["Executor ID"] for event in told if event["Event"] == "SparkListenerTaskEnd"}
@@ -98,7 +98,7 @@ def on_s3(shop: Any) -> Path:
     return file
 
 
-@pytest.mark.timeout(540)
+@pytest.mark.timeout(900)
 def test_tables_on_s3_are_written_by_several_executors_then_by_a_local_spark_and_hold_what_was_put(
     lake: MakeLake, shipped: Path, s3: str, tmp_path: Path
 ) -> None:
@@ -118,7 +118,7 @@ def test_tables_on_s3_are_written_by_several_executors_then_by_a_local_spark_and
     shop.put(*((f"item-{n % 10}", n) for n in range(60, 90)))
     script = [sys.executable, str(REPOSITORY / "tests" / "spark" / "s3_script.py"), str(on_s3(shop)), s3]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(shipped)))}
-    local = subprocess.run(script, env=environment, text=True, capture_output=True, timeout=300)
+    local = subprocess.run(script, env=environment, text=True, capture_output=True, timeout=400)
     assert local.returncode == 0, local.stderr[-3000:]
     told = json.loads(local.stdout)
     assert told["second driver"].startswith("TableError: bronze.orders: another driver has started to write this table")

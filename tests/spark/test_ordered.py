@@ -73,7 +73,7 @@ def test_keys_keep_their_order_through_a_split_and_a_merge_while_both_jobs_run(s
             shop.put(*puts[20:50])
             split(shop.stream, "s0", config=shop.config)
             shop.put(*puts[50:80])
-            merge(shop.stream, *sorted(shard.id for shard in shop.shard_map().leaves()), config=shop.config)
+            merge(shop.stream, *sorted(shard.id for shard in shop.shard_map().leaves), config=shop.config)
             shop.put(*puts[80:])
             wait_until(lambda: running.done() or len(shop.numbers("silver.seen")) >= len(puts), "the function did not see all")
         finally:
