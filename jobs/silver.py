@@ -25,7 +25,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from jobs import crash, tables
 from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
-from jobs.commits import FORMAT, read_checksum
+from jobs.commits import FORMAT, newest_commit_of_ours, read_checksum
 from jobs.conflicts import again_on_conflict
 from jobs.evolution import TableColumns
 from jobs.intake import Intake
@@ -125,8 +125,12 @@ class SilverJob:
         self.intake.close()
 
     def redrive(self, rows: DataFrame) -> None:
-        """Merge rows of bronze's shape that were held back before: their order token decides, as if they came late."""
+        """Merge rows of bronze's shape that were held back before: their order token decides, as if they came late. How far the
+        table is in its source stays as it was. On S3 a running job of the table stops, as for any other writer."""
+        self._writer.take()
         self._columns.load()
+        newest = newest_commit_of_ours(self._spark, self._path)
+        self._source_version = int((newest.metadata or {}).get("source_version", -1)) if newest else -1
         self._take(rows, -1)
 
     def _guarded(self, rows: DataFrame, micro_batch: int) -> None:

@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 
 from jobs import tables
 from jobs.audits.silver import audit_silver
+from jobs.commits import newest_commit_of_ours
 from jobs.quality import held as holding
 from jobs.quality import results, shown
 from jobs.quality.held import held, redrive
@@ -170,20 +171,26 @@ def test_a_redriven_row_passes_the_rules_anew_goes_in_once_and_never_over_a_newe
     expecting(shop, {"rule": "number > 0", "on_fail": "quarantine"})
     arrive(shop, (1, "old", -1, None), (2, "lone", -2, None), (3, "bad", -30, None), (4, "old", 5, None))
     shop.run("silver.orders")
-    assert state(shop) == {"old": 5}
+    arrive(shop, (5, "old", 6, None))
+    shop.run("silver.orders")
+    assert state(shop) == {"old": 6}
     found = held(shop.spark, shop.config, "silver.orders", "number < -9", 10)
     assert [(one["reasons"], one["row"]["number"]) for one in found] == [(["number > 0"], -30)]
     assert redrive(shop.spark, shop.config, "silver.orders", None).redriven == 0
     expecting(shop, {"rule": "number > -10", "on_fail": "quarantine"})
     dry = redrive(shop.spark, shop.config, "silver.orders", None, dry_run=True)
-    assert (dry.matched, dry.redriven, state(shop)) == (3, 2, {"old": 5})
+    assert (dry.matched, dry.redriven, state(shop)) == (3, 2, {"old": 6})
     with monkeypatch.context() as patch:
         patch.setattr(Companion, "mark_redriven", die)
         with pytest.raises(InvariantError):
             redrive(shop.spark, shop.config, "silver.orders", None)
     done = redrive(shop.spark, shop.config, "silver.orders", "item IN ('old', 'lone')")
     assert (done.matched, done.redriven) == (2, 2)
-    assert state(shop) == {"old": 5, "lone": -2}
+    assert state(shop) == {"old": 6, "lone": -2}
+    newest = newest_commit_of_ours(shop.spark, tables.table_path(shop.config, "silver.orders"))
+    assert newest is not None
+    assert newest.metadata is not None
+    assert newest.metadata["source_version"] == shop.version()  # of bronze: a restore asks for it
     assert list(quarantined(shop)) == ["bad"]
     assert audit_silver(shop.spark, shop.config, "silver.orders").ok
     monkeypatch.setattr(SparkSession, "stop", lambda self: None)  # it is everybody's
@@ -194,7 +201,7 @@ def test_a_redriven_row_passes_the_rules_anew_goes_in_once_and_never_over_a_newe
         said.append(json.loads(capsys.readouterr().out))
     assert said[0] == {"matched": 1, "redriven": 0, "table": "silver.orders", "dry_run": True}
     assert [(one["reasons"], one["key"], one["row"]["item"]) for one in said[1]] == [(["number > 0"], "bad", "bad")]
-    assert [(one["rule"], one["rows_failed"], one["passed"]) for one in said[2]] == [("number > 0", 3, False)]
+    assert [(one["rows_failed"], one["passed"]) for one in said[2]] == [(0, True), (3, False)]  # newest first
     companion = Companion(shop.spark, shop.config, "silver.orders", QUARANTINE_SUFFIX)
     DeltaTable.forPath(shop.spark, companion.path).delete("item = 'bad'")
     assert [one.problem for one in audit_silver(shop.spark, shop.config, "silver.orders").findings] == [
