@@ -31,6 +31,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from jobs import tables
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import FORMAT, newest_commit_of_ours
+from jobs.maintenance.source import check_source
 from jobs.mode import Mode, parse_mode
 from jobs.ordered_calls import OUT, Caller, Function, failed_call, load_function
 from jobs.progress import OnProgress, TableProgress
@@ -120,7 +121,9 @@ class OrderedJob:
         """Start the query over the bronze table."""
         self.failure = None
         self._writer.take()
-        bronze = self._spark.readStream.format("delta").option("maxFilesPerTrigger", str(ALL_FILES)).load(self._source_path)
+        # Commits that delete or update rows are retention's; ``check_source`` sees to it that they are nobody else's.
+        stream = self._spark.readStream.format("delta").option("skipChangeCommits", "true")
+        bronze = stream.option("maxFilesPerTrigger", str(ALL_FILES)).load(self._source_path)
         with _sorting_allowed(self._spark):
             return self._started(self._called(bronze), mode)
 
@@ -170,6 +173,7 @@ class OrderedJob:
 
     def _process(self, called: DataFrame, micro_batch: int) -> None:
         query = self._checkpoint.query_id() or ""
+        check_source(self._spark, self._checkpoint, self._source_path, self.name, micro_batch)
         if self._is_done(query, micro_batch):
             # The rows are in the table, the states of their keys may not be: they are made by calling the function again.
             called.write.format("noop").mode("overwrite").save()

@@ -54,7 +54,7 @@ def restore(spark: SparkSession, config: Config, table: str, which: str) -> Rest
     _check_files(spark, path, table, version)
     if configured.layer == "bronze":
         return _bronze(spark, config, configured, path, version)
-    if configured.layer == "silver":
+    if configured.merge is not None:
         return _silver(spark, config, configured, path, version)
     if not tables.is_refreshed(configured):
         raise TableError(
@@ -81,7 +81,7 @@ def _bronze(spark: SparkSession, config: Config, table: TableConfig, path: str, 
 def check_bronze(spark: SparkSession, config: Config, table: TableConfig, path: str, version: int) -> BronzeState:
     """The state to go back to, after checking that everything since then can be read again and that nothing counts it twice."""
     for other in config.tables.values():
-        if table.name in other.sources and other.layer != "silver" and not tables.is_refreshed(other):
+        if table.name in other.sources and other.merge is None and not tables.is_refreshed(other):
             raise TableError(
                 f"{table.name} cannot be restored: {other.name} follows its rows one by one and would count those that are read "
                 f"again twice. Delete {other.name} and its Spark checkpoint first; it is computed anew"
@@ -143,7 +143,7 @@ def _check_source_kept(
 
 
 def _merging(config: Config, bronze: str) -> list[str]:
-    return [one.name for one in config.tables.values() if one.layer == "silver" and bronze in one.sources]
+    return [one.name for one in config.tables.values() if one.merge is not None and bronze in one.sources]
 
 
 def _check_files(spark: SparkSession, path: str, table: str, version: int) -> None:
