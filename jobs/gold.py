@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from jobs import tables
 from jobs.arguments import run_layer
-from jobs.commits import read_commit
+from jobs.commits import newest_commit_of_ours
 from jobs.golds.joins import JoinGold
 from jobs.golds.refresh import QueryGold
 from jobs.golds.windows import WindowGold
@@ -68,14 +68,18 @@ class GoldJob:
         return changed
 
     def _report(self) -> None:
-        version = tables.version(self._spark, self._path)
-        commit = read_commit(self._spark, self._path, version)
+        commit = newest_commit_of_ours(self._spark, self._path)
         if self._on_progress is None or commit is None:
             return
         late, watermark_us = self._kind.late() if isinstance(self._kind, WindowGold | JoinGold) else (0, None)
         self._on_progress(
             TableProgress(
-                self.name, micro_batches=self._steps, version=version, records=commit.rows, late=late, watermark_us=watermark_us
+                self.name,
+                micro_batches=self._steps,
+                version=commit.version,
+                records=commit.rows,
+                late=late,
+                watermark_us=watermark_us,
             )
         )
 

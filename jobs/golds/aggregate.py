@@ -76,12 +76,12 @@ class Aggregates:
 
     def over_sessions(self, rows: DataFrame, by: Sequence[str], on: str, gap: str) -> DataFrame:
         """One row for each session, with ``window_start`` and ``window_end``."""
-        session = F.session_window(F.col(on), gap).alias("session")
-        ends = [F.col("session.start").alias("window_start"), F.col("session.end").alias("window_end")]
+        session = F.session_window(F.col(on), gap)
+        ends = [F.col("session_window.start").alias("window_start"), F.col("session_window.end").alias("window_end")]
         direct = rows.groupBy(*by, session).agg(*self._direct()).select(*ends, *by, *self._columns)
         if self._phases is None:
             return direct
-        parts = rows.groupBy(*by, SALT, session).agg(*self._parts()).select("*", *ends).drop("session", SALT)
+        parts = rows.groupBy(*by, SALT, session).agg(*self._parts()).select("*", *ends).drop("session_window", SALT)
         return self._typed(_merged(parts, by, self._totals()), direct)
 
     def _direct(self) -> list[Column]:

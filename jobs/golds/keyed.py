@@ -51,10 +51,14 @@ class _Key:
             return f"`{self.expression.name()}`"
         out: str = self.expression.sql()
         for one in each(self.expression.references().toSeq()):
-            part = f"({self.parts[id_of(one)].text()})"
-            whole_name = re.compile(rf"{_QUOTED}|(?<![\w.`]){re.escape(one.sql())}(?![\w.(`])")
-            out = whole_name.sub(lambda found, part=part: found[0] if found[0][0] in "'\"" else part, out)  # type: ignore[misc]
+            out = _replaced(out, one.sql(), f"({self.parts[id_of(one)].text()})")
         return out
+
+
+def _replaced(text: str, name: str, part: str) -> str:
+    """SQL with a column's name replaced, as a whole name and outside of quotes."""
+    whole_name = re.compile(rf"{_QUOTED}|(?<![\w.`]){re.escape(name)}(?![\w.(`])")
+    return whole_name.sub(lambda found: found[0] if found[0][0] in "'\"" else part, text)
 
 
 def _key(expression: Any) -> _Key:

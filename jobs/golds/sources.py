@@ -55,8 +55,14 @@ class Position:
         return cls(int(data["version"]), data["id"], places_of(data["next"]) if "next" in data else None)
 
     def follows(self, earlier: Position) -> bool:
-        """Whether the changes from ``earlier`` to here can be told."""
-        return self.id == earlier.id and self.version >= earlier.version
+        """Whether the changes from ``earlier`` to here can be told: not after the table was made anew or bronze was restored."""
+        here = self.next or {}
+        is_behind = any(
+            here.get(topic, {}).get(partition, 0) < at
+            for topic, partitions in (earlier.next or {}).items()
+            for partition, at in partitions.items()
+        )
+        return self.id == earlier.id and self.version >= earlier.version and not is_behind
 
 
 class Sources:

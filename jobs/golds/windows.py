@@ -33,7 +33,7 @@ from pipeline.config.gold import Window
 from pipeline.errors import ConfigError
 
 START, END = "window_start", "window_end"
-_OPEN = "_headrace_open"
+_OPEN, _LOW, _HIGH = "_headrace_open", "_headrace_low", "_headrace_high"
 
 
 class WindowGold:
@@ -187,25 +187,25 @@ class WindowGold:
     def _spans(self, marked: DataFrame) -> DataFrame:
         """By group: from the first to the last moment that the rows in time reach."""
         window = F.get(F.col(_OPEN), F.lit(0))
-        ends = (F.min(window["start"]).alias("low"), F.max(window["end"]).alias("high"))
+        ends = (F.min(window["start"]).alias(_LOW), F.max(window["end"]).alias(_HIGH))
         return marked.where(F.size(_OPEN) > 0).groupBy(*self._groups("_span_")).agg(*ends)
 
     def _touched_sessions(self, marked: DataFrame) -> DataFrame:
         """The sessions there are that a row in time, or one between two, may belong to."""
         spans = self._spans(marked)
         there = self._output.stored().join(spans, self._same_group("_span_"))
-        return there.where((F.col(START) <= F.col("high")) & (F.col(END) >= F.col("low"))).select(START, *self._window.group_by)
+        return there.where((F.col(START) <= F.col(_HIGH)) & (F.col(END) >= F.col(_LOW))).select(START, *self._window.group_by)
 
     def _sessions_of(self, marked: DataFrame, keys: Keys, rows: DataFrame) -> DataFrame:
         """The sessions of all rows in the spans, which the sessions there make wider."""
         touched = keys.having(self._output.stored(), [F.col(name) for name in keys.rows.columns])
-        reach = touched.groupBy(*self._groups("_span_")).agg(F.min(START).alias("low"), F.max(END).alias("high"))
+        reach = touched.groupBy(*self._groups("_span_")).agg(F.min(START).alias(_LOW), F.max(END).alias(_HIGH))
         spans = self._spans(marked).unionByName(reach)
         whole = spans.groupBy(*[f"_span_{at}" for at in range(len(self._window.group_by))]).agg(
-            F.min("low").alias("low"), F.max("high").alias("high")
+            F.min(_LOW).alias(_LOW), F.max(_HIGH).alias(_HIGH)
         )
         on = F.col(self._window.on)
-        inside = self._same_group("_span_") & (on >= F.col("low")) & (on < F.col("high"))
+        inside = self._same_group("_span_") & (on >= F.col(_LOW)) & (on < F.col(_HIGH))
         rows = self._late.without(rows.join(F.broadcast(whole), inside), self._source)
         return self._computed(rows)
 

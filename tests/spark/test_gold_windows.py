@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from jobs.gold import GoldJob
+from jobs.golds.aggregate import SALT, Aggregates
 from jobs.golds.late import read_late
 from jobs.progress import TableProgress
 from jobs.run import run_tables
@@ -115,16 +116,15 @@ def late_of(made: Any, table: str) -> list[tuple[int, int]]:
     return sorted((json.loads(row["record"])["id"], row["n"]) for row in rows)
 
 
-@pytest.mark.parametrize("salted", [False, True])
-def test_random_rows_give_the_windows_of_all_that_were_in_time_and_the_rest_is_kept_once(shelf: MakeShelf, salted: bool) -> None:
+def test_random_rows_give_the_windows_of_all_that_were_in_time_and_the_rest_is_kept_once(shelf: MakeShelf) -> None:
     made = shelf(
         {
-            "gold.tumbling": window("bronze.sales", every="1 hour", salted=salted),
-            "gold.sliding": window("bronze.sales", every="90 minutes", slide="40 minutes", salted=salted),
-            "gold.sessions": window("bronze.sales", gap="20 minutes", salted=salted),
+            "gold.tumbling": window("bronze.sales", every="1 hour", salted=False),
+            "gold.sliding": window("bronze.sales", every="90 minutes", slide="40 minutes"),
+            "gold.sessions": window("bronze.sales", gap="20 minutes"),
         },
         bronze=["sales"],
-        ordering="salted" if salted else "strict",
+        ordering="salted",
     )
     made.create("bronze.sales", COLUMNS)
     seed = random.randrange(1 << 32)
@@ -215,6 +215,27 @@ def test_a_row_from_the_future_does_not_make_all_others_late(shelf: MakeShelf) -
     made.step("gold.hours")
     assert late_of(made, "gold.hours") == []
     assert len(made.rows("gold.hours")) == 2
+
+
+def test_two_phases_give_what_one_gives_for_each_aggregate_whatever_the_salts(spark: Any) -> None:
+    seed = random.randrange(1 << 32)
+    random_ = random.Random(seed)
+    choose = random_.choice
+    times = [START + random_.randrange(600) * MINUTE for _ in range(120)]
+    data = [(choose([None, "a"]), at, choose([None, *range(9)]), choose([True, False]), choose("0123")) for at in times]
+    rows = spark.createDataFrame(data, f"shop string, at timestamp, x int, ok boolean, {SALT} string").cache()
+    columns = {
+        "n": "count(*)", "some": "count(x)", "many": "count_if(x > 4)", "total": "sum(x)", "mean": "avg(x)",
+        "exact": "sum(cast(x AS decimal(9, 2)))", "low": "min(x)", "high": "max(x + 1)", "all": "bool_and(ok)",
+        "one": "bool_or(ok)",
+    }  # fmt: skip
+    one, two = (Aggregates("t", columns, salted) for salted in (False, True))
+    for plain, salted in (
+        (one.over(rows, ["shop"]), two.over(rows, ["shop"])),
+        (one.over_sessions(rows, ["shop"], "at", "5 minutes"), two.over_sessions(rows, ["shop"], "at", "5 minutes")),
+    ):
+        assert plain.dtypes == salted.dtypes
+        assert sorted(plain.collect(), key=repr) == sorted(salted.collect(), key=repr), f"seed {seed}"
 
 
 @pytest.mark.parametrize(
