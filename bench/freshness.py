@@ -62,14 +62,16 @@ def _measure(arena: Arena, spark: Any, rate: int, seconds: float) -> tuple[dict[
             run_tables, spark, config, ["bronze.orders"], "continuous", stop, lambda done: records.append(done.records)
         )
         try:
-            began_ms = time.time() * 1_000
+            ours.put(config, stream, orders(WARM_UP_RECORDS))
+            _wait(running, lambda: records[-1] >= 2 * WARM_UP_RECORDS)  # else the query's start would count
+            before, began_ms = len(records), time.time() * 1_000
             command = [sys.executable, "-m", "bench.freshness", str(config.path), stream, str(rate), str(count)]
             subprocess.run(command, check=True, timeout=seconds + THROUGH_S)
-            _wait(running, lambda: records[-1] >= WARM_UP_RECORDS + count)
+            _wait(running, lambda: records[-1] >= 2 * WARM_UP_RECORDS + count)
         finally:
             stop.set()
         running.result(60)
-    return _ages(spark, table, began_ms), len(records) - 1
+    return _ages(spark, table, began_ms), len(records) - before
 
 
 def _wait(running: Future[Any], condition: Any) -> None:
