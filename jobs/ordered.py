@@ -28,7 +28,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.streaming.query import StreamingQuery
 
-from jobs import tables
+from jobs import crash, tables
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import FORMAT, newest_commit_of_ours
 from jobs.maintenance.source import check_source
@@ -179,6 +179,8 @@ class OrderedJob:
             called.write.format("noop").mode("overwrite").save()
         else:
             self._writer.check()
+            crash.reach("silver.before_write")
+            crash.reach_when_written("silver.before_commit", self._path)
             (
                 self._rows(called)
                 .write.format("delta")
@@ -188,6 +190,7 @@ class OrderedJob:
                 .option("userMetadata", json.dumps({"headrace": FORMAT, "query": query, "micro_batch": micro_batch}))
                 .save(self._path)
             )
+            crash.reach("silver.after_commit")
         self._micro_batches += 1
         self._report()
 
