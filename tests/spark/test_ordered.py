@@ -19,6 +19,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from jobs import ordered, tables
+from jobs.commits import read_commit
 from jobs.ordered import OrderedJob
 from jobs.run import run_tables
 from pipeline.errors import ConfigError, HandlerError, InvariantError, TableError
@@ -114,10 +115,15 @@ def test_files_of_one_commit_do_not_come_one_after_the_other(shop: Any, monkeypa
     def later(by: int) -> Any:
         order = F.struct("_meta.order.generation", (F.col("_meta.order.offset") + by).alias("offset"), "_meta.order.index")
         moved = F.col("_meta").withField("order", order)
-        return stored.withColumn("_meta", moved).withColumn("number", F.col("number") + by).coalesce(1)
+        return stored.withColumn("_meta", moved).withColumn("number", F.col("number") + by)
 
-    for first, second in ((2, 1), (3, 4)):  # commits of two files; in one of them the newer record comes first
-        later(first).union(later(second)).write.format("delta").mode("append").save(path)
+    offset = F.col("_meta.order.offset")
+    for numbers, order in (((1, 2), offset.desc()), ((3, 4), offset.asc())):  # in one commit the newer record comes first
+        rows = later(numbers[0]).union(later(numbers[1])).repartitionByRange(2, order)
+        rows.write.format("delta").mode("append").save(path)
+        added = read_commit(shop.spark, path, shop.version("bronze.orders"))
+        assert added is not None
+        assert added.files == 2
     with monkeypatch.context() as patch:
         patch.setattr(ordered, "ALL_FILES", 1)
         with pytest.raises(InvariantError, match=r"of key 'apple', it came after .* out of order"):
