@@ -15,6 +15,10 @@ from jobs.storage import read_text
 from pipeline.config import Config
 from pipeline.errors import TableError
 
+LISTING_TASKS = 32
+"""Delta lists a table's folders in as many tasks as this setting says; with Spark's default of 10,000 that takes minutes on a
+small machine, however small the table is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Vacuumed:
@@ -32,7 +36,7 @@ def vacuum(spark: SparkSession, config: Config, table: str, keep: timedelta, now
     """
     path = identity_of(spark, config, table).path
     check_readers(spark, path, table, readers_of(spark, config, table), now - keep)
-    own = session(spark, {"step": "vacuum"})
+    own = session(spark, {"step": "vacuum"}, {"spark.sql.sources.parallelPartitionDiscovery.parallelism": str(LISTING_TASKS)})
     before = versions(spark, path)[-1]
     hours = keep / timedelta(hours=1)
     text = f"VACUUM delta.`{path}` RETAIN {hours:.6f} HOURS"
