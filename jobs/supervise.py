@@ -75,7 +75,7 @@ def reaction(text: str, failure: HeadraceError | None) -> Reaction:
 
 def _met_maintenance(text: str) -> bool:
     """Whether a write lost against a commit that changed files or properties and no rows; another writer is another matter."""
-    return is_conflict(text) and (MAINTENANCE in text or '"operation":"OPTIMIZE"' in text)
+    return is_conflict(text) and (MAINTENANCE in text or "concurrent OPTIMIZE" in text or '"operation":"OPTIMIZE"' in text)
 
 
 _BROKER_AWAY = (
