@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL ?= -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test tools check schemas-check unit property broker spark chaos bench pyfiles clean compose-up compose-demo compose-down
+.PHONY: help install demo test tools check schemas-check unit property broker spark chaos chaos-tables bench pyfiles clean compose-up compose-demo compose-down
 
 help: ## print the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,11 +51,14 @@ broker: install ## tests on a real broker and registry
 spark: install ## tests on Spark and Delta
 	$(PYTEST) $(PARALLEL) tests/spark
 
-chaos: install ## tests with kills and crashes; SEED=… MINUTES=… for a longer run
-	$(if $(SEED),HEADRACE_CHAOS_SEED=$(SEED)) $(if $(MINUTES),HEADRACE_CHAOS_SECONDS=$$(( $(MINUTES) * 60 ))) $(PYTEST) tests/chaos -s
+CHAOS = $(if $(SEED),HEADRACE_CHAOS_SEED=$(SEED)) $(if $(MINUTES),HEADRACE_CHAOS_SECONDS=$$(( $(MINUTES) * 60 ))) $(PYTEST) -s
+CHAOS_TABLES := tests/chaos/test_spark_crashes.py
 
-pyfiles: install ## dist/headrace-pyfiles.zip for spark-submit --py-files
-	$(BIN)/python -m jobs.pyfiles dist/headrace-pyfiles.zip
+chaos: install ## producers, consumers, resharder, brokers killed and frozen; SEED=… MINUTES=… for a longer run
+	$(CHAOS) tests/chaos --ignore $(CHAOS_TABLES)
+
+chaos-tables: install ## Spark drivers, executors and the broker killed; SEED=… MINUTES=…; not part of `make test`
+	$(CHAOS) $(CHAOS_TABLES)
 
 .venv-peers/.installed: requirements/peers.lock
 	$(PYTHON) -m venv .venv-peers

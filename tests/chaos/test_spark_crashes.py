@@ -2,7 +2,7 @@
 (issue 8's "exactly once, shown").
 
 HEADRACE_CHAOS_SEED replays the schedule of blows (when a process meets them is its own affair), HEADRACE_CHAOS_SECONDS sets
-how long; `make chaos SEED=… MINUTES=…`. Executors are killed from LONG_S on: a cluster takes its time to start.
+how long; `make chaos-tables SEED=… MINUTES=…`. Executors are killed from LONG_S on: a cluster takes its time to start.
 """
 
 from __future__ import annotations
