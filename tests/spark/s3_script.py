@@ -42,6 +42,12 @@ def overtaken() -> Iterator[None]:
         Writer.take = take  # type: ignore[method-assign]
 
 
+def demand_keys(endpoint: str, after: bytes) -> None:
+    """Have the server check keys, after so many requests from now."""
+    request = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", after, {"Content-Type": "text/plain"})
+    urllib.request.urlopen(request).close()
+
+
 def main(config_file: str, endpoint: str) -> None:
     config = load_config(config_file)
     spark = spark_session("s3", warehouse=config.warehouse, short=True)
@@ -54,9 +60,9 @@ def main(config_file: str, endpoint: str) -> None:
     found["audits"] = {one.name: one.ok and one.looked_at for one in audit(spark, config, stream)}
     elsewhere = config.model_copy(update={"warehouse": "s3a://no-such-bucket/lake"})
     found["no bucket"] = refusal(lambda: run_tables(spark, elsewhere, None, "available-now"))
-    demand_keys = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"})
-    urllib.request.urlopen(demand_keys).close()
+    demand_keys(endpoint, after=b"0")
     found["wrong keys"] = refusal(lambda: run_tables(spark, config, None, "available-now"))
+    demand_keys(endpoint, after=b"inf")
     spark.stop()
     sys.stdout.write(json.dumps(found) + "\n")
 
