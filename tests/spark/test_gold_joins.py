@@ -19,7 +19,7 @@ MakeShelf = Callable[..., Any]
 START = datetime(2026, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 BEFORE, AFTER, LATENESS = 5 * MINUTE, 30 * MINUTE, 20 * MINUTE
-SELECT = {"order_id": "left.id", "item": "left.item", "payment_id": "right.id"}
+SELECT = {"item": "left.item", "order_id": "left.id", "payment_id": "right.id"}
 Row = dict[str, Any]
 
 
@@ -72,7 +72,7 @@ def expected(turns: list[tuple[list[Row], list[Row]]]) -> tuple[list[Any], list[
         ]  # fmt: skip
         if not matches and order["at"] + AFTER < watermark:
             matches = [None]
-        out += [(order["id"], order["item"], match) for match in matches]
+        out += [(order["item"], order["id"], match) for match in matches]
     return sorted(out, key=repr), sorted(late)
 
 
@@ -123,7 +123,7 @@ def test_a_step_that_died_before_its_commit_gives_its_pairs_and_late_rows_once(s
     payment(3, 11)
     for expected_ in (True, True, False):
         assert shop.step("gold.paid") is expected_
-    assert shop.rows("gold.paid") == [(1, "a", 1), (1, "a", 2)]
+    assert shop.rows("gold.paid") == [("a", 1, 1), ("a", 1, 2)]
     assert late_of(shop) == [("bronze.orders", 2), ("bronze.payments", 3)]
 
 
