@@ -20,6 +20,7 @@ from pipeline.schema.decode import AggregateDecoder
 from pipeline.schema.encode import EntryEncoder, aggregate_body, compile_encoder
 from pipeline.schema.envelope import envelope_text
 from pipeline.schema.interpret import interpret
+from pipeline.schema.logical import INT_RANGES
 from pipeline.schema.validate import Limits, compile_validator
 from pipeline.schema.value_schema import ValueSchema, parse_schema
 
@@ -169,13 +170,22 @@ LEAVES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+def _is_told_alike(avro: Primitive, number: int) -> bool:
+    assert avro.logical is not None
+    (low, high), (first, last) = WHOLE[avro.name], INT_RANGES[avro.logical.name]
+    return first <= number <= last or not low <= number <= high
+
+
 def values(avro: AvroType, depth: int = 0) -> st.SearchStrategy[Any]:
     """Values that fit a type; recursive records end after a few levels."""
     if isinstance(avro, Record):
         return st.deferred(lambda: record_values(avro, depth + 1))
     if isinstance(avro, Union):
         branches = avro.branches if depth < 8 or avro.null_index < 0 else (avro.branches[avro.null_index],)
-        return st.one_of([values(branch, depth + 1) for branch in branches])
+        found = st.one_of([values(branch, depth + 1) for branch in branches])
+        ranged = [one for one in branches if isinstance(one, Primitive) and one.logical is not None and one.logical.name in INT_RANGES]
+        # fastavro takes any number for a date or a time; one that Python could not read back we leave to another branch.
+        return found.filter(lambda value: type(value) is not int or all(_is_told_alike(one, value) for one in ranged))
     if isinstance(avro, Array):
         return st.lists(values(avro.items, depth + 1), max_size=3)
     if isinstance(avro, Map):
