@@ -172,6 +172,8 @@ LEAVES: dict[str, st.SearchStrategy[Any]] = {
 
 def _is_told_alike(avro: Primitive, number: int) -> bool:
     assert avro.logical is not None
+    if avro.logical.name not in INT_RANGES:
+        return True
     (low, high), (first, last) = WHOLE[avro.name], INT_RANGES[avro.logical.name]
     return first <= number <= last or not low <= number <= high
 
@@ -183,9 +185,9 @@ def values(avro: AvroType, depth: int = 0) -> st.SearchStrategy[Any]:
     if isinstance(avro, Union):
         branches = avro.branches if depth < 8 or avro.null_index < 0 else (avro.branches[avro.null_index],)
         found = st.one_of([values(branch, depth + 1) for branch in branches])
-        ranged = [one for one in branches if isinstance(one, Primitive) and one.logical is not None and one.logical.name in INT_RANGES]
+        logical = [one for one in branches if isinstance(one, Primitive) and one.logical is not None]
         # fastavro takes any number for a date or a time; one that Python could not read back we leave to another branch.
-        return found.filter(lambda value: type(value) is not int or all(_is_told_alike(one, value) for one in ranged))
+        return found.filter(lambda value: type(value) is not int or all(_is_told_alike(one, value) for one in logical))
     if isinstance(avro, Array):
         return st.lists(values(avro.items, depth + 1), max_size=3)
     if isinstance(avro, Map):
