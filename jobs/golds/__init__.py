@@ -1,4 +1,4 @@
-"""What a gold table is made by, one file an idea; see docs/gold.md and docs/adr/0010.
+"""What a gold table is made by, one file an idea; see docs/gold.md and docs/adr/0030.
 
     query.py        SQL or Python, its names and its bad input
     plan.py         Spark's plan of a query; keyed.py: the keys it can be recomputed by; multiplying.py: joins that multiply rows

@@ -1,4 +1,4 @@
-"""Two streams joined: rows of two bronze tables with equal columns and event times near each other (docs/adr/0010).
+"""Two streams joined: rows of two bronze tables with equal columns and event times near each other (docs/adr/0030).
 
 A step joins what is new on either side with all of the other side that is near enough in time, so each pair is appended once, in
 the step in which its later row came. A row older than the watermark goes to ``<table>__late`` and is not joined. ``kind: left``

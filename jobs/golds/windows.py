@@ -1,4 +1,4 @@
-"""Event-time windows over a bronze or silver table: tumbling, sliding, sessions (docs/adr/0010).
+"""Event-time windows over a bronze or silver table: tumbling, sliding, sessions (docs/adr/0030).
 
 A step takes what changed in the source since the last commit. A window that the watermark has closed is final: changes that are
 for it go to ``<table>__late``. Every other window that a change touches is computed anew from the source's rows as they are,
