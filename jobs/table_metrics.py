@@ -53,22 +53,22 @@ class TableMetrics:
                 self._note(table, commit)
         self._noted[table] = progress.version
 
-    def note_progress(self, progress: Any) -> None:
-        """After each micro-batch, as Spark tells it."""
-        table = progress.name
+    def note_progress(self, progress: dict[str, Any]) -> None:
+        """After each micro-batch, as Spark tells it in JSON (rates that are no numbers are left out there)."""
+        table, operators = progress["name"], progress["stateOperators"]
         metrics.TABLE_MICRO_BATCHES.labels(table).inc()
-        metrics.TABLE_INPUT_ROWS.labels(table).inc(max(0, progress.numInputRows))
-        metrics.TABLE_INPUT_RATE.labels(table).set(_finite(progress.inputRowsPerSecond))
-        metrics.TABLE_PROCESSED_RATE.labels(table).set(_finite(progress.processedRowsPerSecond))
-        for phase, milliseconds in progress.durationMs.items():
+        metrics.TABLE_INPUT_ROWS.labels(table).inc(max(0, progress["numInputRows"]))
+        metrics.TABLE_INPUT_RATE.labels(table).set(progress.get("inputRowsPerSecond", 0))
+        metrics.TABLE_PROCESSED_RATE.labels(table).set(progress.get("processedRowsPerSecond", 0))
+        for phase, milliseconds in progress["durationMs"].items():
             metrics.TABLE_PHASE_SECONDS.labels(table, phase).inc(milliseconds / 1000)
         metrics.TABLE_COMMITTED.labels(table).set(time.time())
-        if progress.stateOperators:
-            metrics.TABLE_STATE_ROWS.labels(table).set(sum(one.numRowsTotal for one in progress.stateOperators))
-            metrics.TABLE_STATE_BYTES.labels(table).set(sum(one.memoryUsedBytes for one in progress.stateOperators))
-            metrics.TABLE_LATE.labels(table).inc(sum(one.numRowsDroppedByWatermark for one in progress.stateOperators))
+        if operators:
+            metrics.TABLE_STATE_ROWS.labels(table).set(sum(one["numRowsTotal"] for one in operators))
+            metrics.TABLE_STATE_BYTES.labels(table).set(sum(one["memoryUsedBytes"] for one in operators))
+            metrics.TABLE_LATE.labels(table).inc(sum(one["numRowsDroppedByWatermark"] for one in operators))
         if self._config.table(table).layer == "bronze":
-            self._note_messages(table, progress.sources)
+            self._note_messages(table, progress["sources"])
         elif self._config.table(table).layer == "silver":
             self._note_versions(table, progress)
 
@@ -104,15 +104,16 @@ class TableMetrics:
             metrics.TABLE_BEHIND.labels(table).set(sum(known))
             self._note_behind(table, sum(known) * self._per_message.get(table, 1.0))
 
-    def _note_versions(self, table: str, progress: Any) -> None:
+    def _note_versions(self, table: str, progress: dict[str, Any]) -> None:
         """Which of its source's versions a silver table has merged with this micro-batch, and which not yet."""
         path = table_path(self._config, self._config.table(table).sources[0])
-        read = versions_read(progress.sources[0].startOffset, progress.sources[0].endOffset)
+        source = progress["sources"][0]
+        read = versions_read(source["startOffset"], source["endOffset"])
         if read is None:
             return
         metrics.TABLE_SOURCE_VERSION.labels(table).set(read.stop - 1)
         produced = [one.produced_s for one in self._commits(path, read.start, read.stop) if one.produced_s is not None]
-        if produced and progress.numInputRows:
+        if produced and progress["numInputRows"]:
             span = (min(oldest for oldest, _ in produced), max(newest for _, newest in produced))
             self._note_freshness(table, span, _visible_s(progress))
         waiting = self._commits(path, read.stop, version(self._spark, path) + 1)
@@ -147,34 +148,29 @@ def merged_rows(commit: Commit) -> dict[str, int]:
     return {"inserted": int(commit.metrics.get("numOutputRows", 0)), "updated": 0, "copied": 0}
 
 
-def messages_behind(source: Any) -> int | None:
+def messages_behind(source: dict[str, Any]) -> int | None:
     """Messages between the micro-batch's end and the log's, of a Kafka source; None of another."""
     try:
-        end, latest = json.loads(source.endOffset), json.loads(source.latestOffset)
+        end, latest = source["endOffset"], source["latestOffset"]
         return sum(int(latest[topic][p]) - int(at) for topic, places in end.items() for p, at in places.items())
     except (TypeError, ValueError, KeyError, AttributeError):
         return None
 
 
-def versions_read(start: Any, end: str | None) -> range | None:
+def versions_read(start: Any, end: Any) -> range | None:
     """The versions of a Delta source that a micro-batch covers, by Spark's offsets; None where they are another source's.
 
     An offset is the next to read: (version, index of the file in it), the index negative before the first. A first start
     reads the table as it is, so every version up to the one it names.
     """
     try:
-        last = json.loads(end or "")
-        first = json.loads(start) if start not in (None, "", "null", "None") else {"reservoirVersion": 0}
-        return range(int(first["reservoirVersion"]), int(last["reservoirVersion"]) + (int(last["index"]) >= 0))
+        first = 0 if start is None else int(start["reservoirVersion"])
+        return range(first, int(end["reservoirVersion"]) + (int(end["index"]) >= 0))
     except (TypeError, ValueError, KeyError):
         return None
 
 
-def _visible_s(progress: Any) -> float:
+def _visible_s(progress: dict[str, Any]) -> float:
     """When a micro-batch's rows became visible: when it ended, less the time in which Spark noted it as done."""
-    took_ms = progress.durationMs.get("triggerExecution", 0) - progress.durationMs.get("commitOffsets", 0)
-    return datetime.fromisoformat(progress.timestamp).timestamp() + float(took_ms) / 1000
-
-
-def _finite(rate: float | None) -> float:
-    return 0.0 if rate is None or rate != rate or rate == float("inf") else rate
+    took_ms = progress["durationMs"].get("triggerExecution", 0) - progress["durationMs"].get("commitOffsets", 0)
+    return datetime.fromisoformat(progress["timestamp"]).timestamp() + float(took_ms) / 1000

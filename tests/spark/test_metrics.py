@@ -96,9 +96,9 @@ def test_freshness_and_lag_are_told_of_each_micro_batch(lake: MakeLake, monkeypa
     told: list[tuple[float, ...]] = []
     note = TableMetrics.note_progress
 
-    def spy(tables: TableMetrics, progress: Any) -> None:
+    def spy(tables: TableMetrics, progress: dict[str, Any]) -> None:
         note(tables, progress)
-        if progress.name == "bronze.orders":
+        if progress["name"] == "bronze.orders":
             names = ("behind_messages", "behind_records", "behind_seconds")
             told.append(tuple(value(f"headrace_table_{name}", **BRONZE) for name in names))
 
