@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -12,6 +13,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from pipeline.errors import BrokerUnavailableError, HeadraceError, StopError
 
 REPLICAS_MAX: Final = 3
+_LOOK_EVERY_S: Final = 0.05
 
 
 class TopicFacts(NamedTuple):
@@ -38,6 +40,7 @@ def ensure_topic(settings: Mapping[str, Any], topic: str, timeout_s: float) -> N
             _create(admin, new, timeout_s)
     except KafkaException as error:
         raise _translate(error, topic) from error
+    _wait_until_known(admin, topic, timeout_s)
     facts = describe(settings, topic, timeout_s)
     if facts.partitions != 1:
         raise StopError(
@@ -53,6 +56,16 @@ def _create(admin: AdminClient, new: NewTopic, timeout_s: float) -> None:
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # two registries that start together
             raise
+
+
+def _wait_until_known(admin: AdminClient, topic: str, timeout_s: float) -> None:
+    # A new topic's partitions reach the brokers' metadata some time after the controller has answered.
+    deadline = time.monotonic() + timeout_s
+    try:
+        while not admin.list_topics(topic, timeout=timeout_s).topics[topic].partitions and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY_S)
+    except KafkaException as error:
+        raise _translate(error, topic) from error
 
 
 def describe(settings: Mapping[str, Any], topic: str, timeout_s: float) -> TopicFacts:
