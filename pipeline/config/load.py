@@ -26,6 +26,18 @@ FILE_BYTES_MAX = 1 << 20
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _COMPOSE = {"bootstrap": "localhost:9092", "registry": "http://localhost:8081"}
 Lines = dict[tuple[str, ...], int]
+_BOOLEAN = "tag:yaml.org,2002:bool"
+
+
+class _Loader(yaml.SafeLoader):
+    """Booleans as YAML 1.2 has them, `true` and `false`: the key `on` and Norway's code `NO` are words."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOLEAN, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def load_config(path: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -64,8 +76,8 @@ def _read(file: Path) -> tuple[dict[str, Any], Lines]:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
     lines: Lines = {}
     try:
-        root = yaml.compose(text, yaml.SafeLoader)
-        data = yaml.safe_load(text) if root is not None else {}
+        root = yaml.compose(text, _Loader)
+        data = yaml.load(text, _Loader) if root is not None else {}
         if root is not None:
             _number(root, (), lines, file)
     except yaml.YAMLError as error:
@@ -106,7 +118,7 @@ def _override(data: dict[str, Any], env: Mapping[str, str]) -> None:
             at = at.setdefault(_existing(at, part), {})
             if not isinstance(at, dict):
                 raise ConfigError(f"the environment's {variable}: {part.lower()} is not a section")
-        at[_existing(at, last)] = yaml.safe_load(env[variable]) if "password" not in last.lower() else env[variable]
+        at[_existing(at, last)] = yaml.load(env[variable], _Loader) if "password" not in last.lower() else env[variable]
 
 
 def _existing(section: Mapping[str, Any], part: str) -> str:

@@ -52,6 +52,17 @@ def test_a_whole_file_is_read_with_its_paths_resolved(tmp_path: Path) -> None:
     assert config.references["airlines"] == tmp_path / "data/airlines.csv"
 
 
+def test_on_off_yes_and_no_are_words_as_keys_and_as_values(tmp_path: Path) -> None:
+    tables = """\
+tables:
+  silver.x: {from: bronze.flights, merge: {keys: [id]}, expect: [{column: country, values: [NO, SE, on, true]}]}
+  gold.hours: {from: bronze.flights, window: {on: at, every: 1 hour, watermark: 2 hours, aggregate: {n: count(*)}}}
+"""
+    config = load_config(write(tmp_path, GOOD.replace("tables:\n", tables)), SECRETS)
+    assert config.table("gold.hours").window.on == "at"  # type: ignore[union-attr]
+    assert config.table("silver.x").expect[0].values == ["NO", "SE", "on", True]
+
+
 def test_variables_are_filled_in_once_and_never_parsed(tmp_path: Path) -> None:
     settings = load_config(write(tmp_path, GOOD), SECRETS).connection.kafka_settings()
     assert settings["sasl.password"] == SECRETS["KAFKA_PASSWORD"]
