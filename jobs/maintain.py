@@ -188,9 +188,6 @@ def main(arguments: list[str] | None = None) -> int:
         serve(config, "maintain")
         spark = spark_session("headrace-maintain")
         try:
-            jvm = spark._jvm
-            assert jvm is not None
-            jvm.java.lang.System.setOut(jvm.java.lang.System.err)  # VACUUM prints a line of its own
             done = maintain(spark, config, chosen)
         finally:
             push(config, "maintain")

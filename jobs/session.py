@@ -55,8 +55,11 @@ _COMMON = {
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
 }
 
+# Half of the processor time of a first minute goes into the second compiler.
+QUICK_COMPILER = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+
 # A third of the processor time of a small query that is run once goes into compiling and planning it stage by stage.
-_SHORT = {
+SHORT = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.adaptive.enabled": "false",
@@ -102,17 +105,24 @@ def spark_session(
         builder = builder.config(key, value)
     on_s3 = object_store.is_object_store(warehouse)
     if is_submitted():
-        return _submitted(builder, on_s3)
+        return _printing_to_stderr(_submitted(builder, on_s3))
     if on_s3:
         for key, value in object_store.settings(os.environ).items():
             builder = builder.config(key, value)
     jars = [*ensure("spark"), *(ensure("s3") if on_s3 else ())]
-    return _local(builder, jars, cores or CORES_DEFAULT, memory or MEMORY_DEFAULT, log_file, short)
+    return _printing_to_stderr(_local(builder, jars, cores or CORES_DEFAULT, memory or MEMORY_DEFAULT, log_file, short))
 
 
 def is_submitted() -> bool:
     """Whether spark-submit started this process: then a JVM with its settings is there already."""
     return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def _printing_to_stderr(spark: SparkSession) -> SparkSession:
+    # Standard output is the command's own, for its JSON or table; VACUUM prints a line of its own there.
+    system = spark._jvm.java.lang.System  # type: ignore[union-attr]
+    system.setOut(system.err)
+    return spark
 
 
 _EXECUTOR_OPTIONS = "spark.executor.extraJavaOptions"
@@ -168,8 +178,8 @@ def _local(builder: Any, found: list[Path], cores: int, memory: str, log_file: P
     limits = _limits()
     options = f"{limits} -Dlog4j2.configurationFile={log4j.as_uri()} -Dderby.system.home={scratch} -XX:+UseParallelGC"
     options += " -Djdk.lang.Process.launchMechanism=VFORK"  # Hadoop starts `chmod` for every file that it writes
-    if short:  # half of the processor time of a first minute goes into the second compiler
-        options += " -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+    if short:
+        options += f" {QUICK_COMPILER}"
     settings = {
         "spark.master": f"local[{cores}]",
         "spark.driver.memory": memory,
@@ -190,7 +200,7 @@ def _local(builder: Any, found: list[Path], cores: int, memory: str, log_file: P
         "spark.sql.codegen.cache.maxEntries": "500",
         "spark.python.use.daemon": "true",
     }
-    for key, value in (settings | (_SHORT if short else {})).items():
+    for key, value in (settings | (SHORT if short else {})).items():
         builder = builder.config(key, value)
     wanted = {"JAVA_HOME": str(spark_java_home()), "PYSPARK_PYTHON": os.environ.get("PYSPARK_PYTHON") or sys.executable}
     before = {name: os.environ.get(name) for name in wanted}

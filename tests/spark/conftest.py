@@ -25,7 +25,7 @@ from jobs.commits import BronzeState, read_commit
 from jobs.gold import GoldJob
 from jobs.progress import TableProgress
 from jobs.run import run_tables
-from jobs.session import spark_session
+from jobs.session import QUICK_COMPILER, SHORT, spark_session
 from pipeline import Producer
 from pipeline.config import Config, load_config
 from pipeline.kafka.registry_client import RegistryClient
@@ -49,6 +49,17 @@ ORDER: dict[str, Any] = {
 }
 AT_MS = 1_700_000_000_000
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Jobs that tests start as processes of their own compile as little as the session's Spark does."""
+    folder = tmp_path_factory.mktemp("spark-conf")
+    (folder / "spark-defaults.conf").write_text("".join(f"{key} {value}\n" for key, value in SHORT.items()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_CONF_DIR", str(folder))
+        patch.setenv("SPARK_SUBMIT_OPTS", QUICK_COMPILER)
+        yield
 
 
 @pytest.fixture(scope="session")
