@@ -100,14 +100,19 @@ class FlightEvents:
 
 
 class Weather:
-    """Hourly weather up to the last scheduled hour of the first ``rows`` flights, keyed by airport; a Source."""
+    """Hourly weather up to the last scheduled hour of the first ``rows`` flights, keyed by airport; a Source.
 
-    def __init__(self, rows: int | None = None) -> None:
+    Readings without a pressure come late: after all others, or, with ``late`` false, not at all. Positions are the same
+    either way.
+    """
+
+    def __init__(self, rows: int | None = None, *, late: bool = True) -> None:
         last_hour_ms = _epoch_ms(first_flights(rows)["time_hour"]).max()
         weather = pd.read_csv(data_folder() / "weather.csv")
         time_ms = _epoch_ms(weather["time_hour"])
-        order = np.lexsort((weather["origin"].to_numpy(), time_ms))
-        order = order[time_ms[order] <= last_hour_ms]
+        is_late = weather["pressure"].isna().to_numpy()
+        order = np.lexsort((weather["origin"].to_numpy(), time_ms, is_late))
+        order = order[(time_ms[order] <= last_hour_ms) & (late | ~is_late[order])]
         self._columns: dict[str, Any] = {"origin": weather["origin"].to_numpy(dtype=object)[order], "time_hour": time_ms[order]}
         for name in ("temp", "dewp", "humid", "wind_speed", "wind_gust", "precip", "pressure", "visib"):
             self._columns[name] = _nullable(weather[name], float)[order]
@@ -117,7 +122,7 @@ class Weather:
         return len(self._columns["origin"])
 
     def read(self, position: int, *, chunk_records_max: int = CHUNK_RECORDS_MAX) -> Iterator[Chunk]:
-        """Weather from ``position`` on, in order of hour and airport."""
+        """Weather from ``position`` on, in order of hour and airport, then what came late in the same order."""
         for first in range(position, len(self), chunk_records_max):
             columns = {name: values[first : first + chunk_records_max] for name, values in self._columns.items()}
             yield Chunk(first, columns["origin"].tolist(), _dicts(columns))

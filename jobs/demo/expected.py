@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from jobs.demo.expected_rules import failures, is_trusted
+from jobs.demo.expected_times import is_put_late, is_too_late, plane_days, weather_hours
+
 YEAR = 2013
 
 
@@ -26,6 +29,13 @@ class Expected:
     weather: pd.DataFrame  # as in silver.weather
     delays: pd.DataFrame  # as in gold.delays
     carriers: pd.DataFrame  # as in gold.carriers
+    plane_days: pd.DataFrame  # as in gold.plane_days
+    weather_hours: pd.DataFrame  # as in gold.weather_hours
+    too_late: pd.DataFrame  # origin, time_hour: the readings that gold.weather_hours__late keeps
+    trusted: pd.DataFrame  # as in silver.trusted_weather
+    held: pd.DataFrame  # origin, time_hour: the readings that wait in its quarantine
+    rules: dict[str, int]  # "table: rule" → records that failed it
+    put_late: int  # readings put after all others
 
     @property
     def tables(self) -> dict[str, int]:
@@ -35,8 +45,11 @@ class Expected:
             "bronze.weather": len(self.weather),
             "silver.flights": len(self.flights),
             "silver.weather": len(self.weather),
+            "silver.trusted_weather": len(self.trusted),
             "gold.delays": len(self.delays),
             "gold.carriers": len(self.carriers),
+            "gold.plane_days": len(self.plane_days),
+            "gold.weather_hours": len(self.weather_hours),
         }
 
 
@@ -47,6 +60,8 @@ def expect(rows: int | None) -> Expected:
     weather = weather[weather["time_hour"] <= flights["time_hour"].max()].drop(columns=["year", "month", "day", "hour"])
     status = _statuses(flights)
     flights = flights.assign(status=status, arrived=status == "ARRIVED", cancelled=status == "CANCELLED")
+    weather = weather.reset_index(drop=True)
+    trusted, reading = is_trusted(weather), ["origin", "time_hour"]
     per_origin = flights.groupby("origin")["dep_delay"].agg(["count", "sum"]).astype("int64")
     arrived = flights["arr_time"].notna().sum()
     return Expected(
@@ -54,9 +69,16 @@ def expect(rows: int | None) -> Expected:
         statuses={str(status): int(count) for status, count in flights["status"].value_counts().items()},
         origins={str(origin): {"count": int(of["count"]), "sum": int(of["sum"])} for origin, of in per_origin.iterrows()},
         flights=_flights(flights),
-        weather=weather.reset_index(drop=True),
+        weather=weather,
         delays=_delays(flights, weather),
         carriers=_carriers(flights),
+        plane_days=plane_days(flights),
+        weather_hours=weather_hours(weather),
+        too_late=weather.loc[is_too_late(weather), reading],
+        trusted=weather[trusted],
+        held=weather.loc[~trusted, reading],
+        rules=failures(flights, weather, _read("airlines.csv")),
+        put_late=int(is_put_late(weather).sum()),
     )
 
 

@@ -6,7 +6,7 @@ altered table is as easy to test as a right one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,14 @@ class Found:
     weather: pd.DataFrame
     delays: pd.DataFrame
     carriers: pd.DataFrame
+    plane_days: pd.DataFrame
+    weather_hours: pd.DataFrame
+    too_late: pd.DataFrame
+    trusted: pd.DataFrame
+    held: pd.DataFrame
+    rules: Mapping[str, int]  # as quality.results has them
+    diff: Mapping[str, int]  # of silver.weather, before and after the late readings were put: added, removed, changed
+    optimized: Sequence[str]  # the tables whose history has an OPTIMIZE
     acknowledged: Mapping[str, int]  # different records acknowledged to the producers
     positions: Mapping[str, Positions]
     topics: Mapping[str, TopicContent]
@@ -89,9 +97,17 @@ def prove(expected: Expected, found: Found, *, killed: bool = True) -> list[Diff
         *compare_rows("silver.weather", expected.weather, found.weather, ["origin", "time_hour"]),
         *compare_rows("gold.delays", expected.delays, found.delays, ["origin", "time_hour"]),
         *compare_rows("gold.carriers", expected.carriers, found.carriers, ["carrier"]),
+        *compare_rows("gold.plane_days", expected.plane_days, found.plane_days, ["tailnum", "day_start"]),
+        *compare_rows("gold.weather_hours", expected.weather_hours, found.weather_hours, ["window_start"]),
+        *compare_rows("gold.weather_hours__late", expected.too_late, found.too_late, ["origin", "time_hour"]),
+        *compare_rows("silver.trusted_weather", expected.trusted, found.trusted, ["origin", "time_hour"]),
+        *compare_rows("silver.trusted_weather__quarantine", expected.held, found.held, ["origin", "time_hour"]),
+        *_values("records that failed {}", expected.rules, found.rules),
+        *_values("late readings {} in silver.weather", {"added": expected.put_late, "removed": 0, "changed": 0}, found.diff),
         *_nothing_lost("flights", expected.events, found),
         *_nothing_lost("weather", len(expected.weather), found),
         *_repeats(found, killed=killed),
+        *([] if found.optimized else [Difference("tables that were optimized beside the jobs", "at least 1", 0)]),
     ]
 
 

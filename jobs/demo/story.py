@@ -1,7 +1,7 @@
 """The demo from start to proof. This file only orders the acts; each has a file of its own.
 
-stack and Spark up → tables follow while a producer puts, is killed halfway and starts again, and shards of its stream are
-split and merged → catch up → gold → proof
+stack and Spark up → tables follow while a producer puts, is killed halfway and starts again, shards of its stream are split
+and merged, and tables are maintained → catch up → gold → late readings → proof
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from connectors.nycflights import export_references
 from jobs.demo import interrupts
 from jobs.demo.expected import Expected, expect
 from jobs.demo.found import STREAMS, find
+from jobs.demo.maintaining import maintaining
 from jobs.demo.producing import ProducerProcess, Progress
 from jobs.demo.proof import prove
 from jobs.demo.report import Display, summary
 from jobs.demo.resharding import split_and_merge
 from jobs.demo.workspace import Workspace
+from jobs.maintain import in_words
 from jobs.progress import TableProgress
 from jobs.run import run_tables
 from jobs.session import spark_session
+from jobs.tables import table_path, version
 from pipeline.config import Config
 from pipeline.local import stack
 from pipeline.reshard.control_log import create_stream
@@ -49,8 +52,12 @@ def tell(place: Workspace, rows: int | None, display: Display) -> dict[str, Any]
         acknowledged = _stream(spark, config, place, rows, expected, display)
         with display.step("Catching up, then gold: whatever is left in Kafka goes through all tables"):
             run_tables(spark, config, None, "available-now", on_progress=_bars(display))
+        before = version(spark, table_path(config, "silver.weather"))
+        with display.step(f"Late: {expected.put_late:,} readings come in when their hours are closed"):
+            acknowledged |= _put_late(place, rows)
+            run_tables(spark, config, None, "available-now", on_progress=_bars(display))
         with display.step("Proof: every figure against the recomputed one"):
-            found = find(spark, config, acknowledged)
+            found = find(spark, config, acknowledged, before)
             differences = prove(expected, found)
     return summary(found, differences, time.monotonic() - started)
 
@@ -69,7 +76,7 @@ def _stream(
         display.advance_to(f"put {stream}", at.put + 1)
 
     half, hold_at = expected.events // 2, int(expected.events * HOLD_SHARE)
-    with _following(spark, config, display) as check:
+    with _following(spark, config, display) as check, maintaining(spark, config, FOLLOWING, check) as maintenance:
         display.say(
             f"Putting {expected.events:,} flight events and {len(expected.weather):,} hours of weather, while Spark follows"
         )
@@ -83,6 +90,14 @@ def _stream(
             resharding = hands.submit(split_and_merge, config, "flights")
             done = producer.finish(check)
             display.say(f"{resharding.result()}; all events are acknowledged")
+        for maintained in maintenance.result():
+            display.say(f"OPTIMIZE and VACUUM beside the jobs: {in_words(maintained)}")
+    return {stream: done[stream].acknowledged + 1 for stream in STREAMS}
+
+
+def _put_late(place: Workspace, rows: int | None) -> dict[str, int]:
+    with ProducerProcess(place, rows, None, lambda stream, at: None, late=True) as producer:
+        done = producer.finish(lambda: None)
     return {stream: done[stream].acknowledged + 1 for stream in STREAMS}
 
 

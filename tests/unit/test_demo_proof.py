@@ -12,6 +12,7 @@ import pandas
 import pytest
 
 from jobs.demo import expected as expected_module
+from jobs.demo import expected_rules, expected_times
 from jobs.demo import proof as proof_module
 from jobs.demo.expected import Expected, expect
 from jobs.demo.proof import Difference, Found, Positions, TopicContent, compare_rows, prove
@@ -34,6 +35,14 @@ def right(wanted: Expected) -> Found:
         weather=wanted.weather.copy(),
         delays=wanted.delays.copy(),
         carriers=wanted.carriers.copy(),
+        plane_days=wanted.plane_days.copy(),
+        weather_hours=wanted.weather_hours.copy(),
+        too_late=wanted.too_late.copy(),
+        trusted=wanted.trusted.copy(),
+        held=wanted.held.copy(),
+        rules=dict(wanted.rules),
+        diff={"added": wanted.put_late, "removed": 0, "changed": 0},
+        optimized=["silver.flights"],
         acknowledged={"flights": wanted.events, "weather": weather},
         positions={
             "flights": Positions(wanted.events, wanted.events, 0, wanted.events - 1, 0),
@@ -57,8 +66,22 @@ def test_the_whole_year_has_the_known_figures() -> None:
         "silver.flights": 336_776,
         "silver.weather": 26_115,
         "gold.delays": 19_486,
+        "silver.trusted_weather": 25_654,
         "gold.carriers": 16,
+        "gold.plane_days": 269_300,
+        "gold.weather_hours": 8_440,
     }
+    assert year.rules == {
+        "silver.flights: the plane is known": 5_024,
+        "silver.flights: tail numbers are American": 12,
+        "silver.flights: delays are below ten hours": 79,
+        "silver.flights: airlines are known": 0,
+        "silver.weather: pressure is known": 2_729,
+        "silver.trusted_weather: wind was measured": 4,
+        "silver.trusted_weather: no wind is faster than 150 mph": 1,
+        "silver.trusted_weather: the wind has a direction": 460,
+    }
+    assert (year.put_late, len(year.too_late)) == (2_729, 2_729)
     assert year.statuses == {"ARRIVED": 328_063, "CANCELLED": 8_255, "DEPARTED": 458}
     assert year.origins == {
         "EWR": {"count": 117_596, "sum": 1_776_635},
@@ -76,6 +99,8 @@ def test_a_right_run_is_proven(wanted: Expected, right: Found) -> None:
     [
         ({"acknowledged": {"flights": 5984, "weather": 211}}, "flights: records acknowledged", 5985, 5984),
         ({"acknowledged": {"flights": 5985, "weather": 210}}, "weather: records acknowledged", 211, 210),
+        ({"diff": {"added": 3, "removed": 1, "changed": 0}}, "late readings removed in silver.weather", 0, 1),
+        ({"optimized": []}, "tables that were optimized beside the jobs", "at least 1", 0),
         (
             {"topics": {"flights": TopicContent(6004, 5984), "weather": TopicContent(211, 211)}},
             "flights: different records in the topic",
@@ -151,6 +176,9 @@ def test_a_delay_that_is_a_minute_off_is_named_in_silver_and_per_origin(wanted: 
         ("carriers", "name", "Nobody's Airline"),
         ("carriers", "plane_age_mean_years", 10.000000000000002),
         ("weather", "pressure", None),
+        ("plane_days", "miles", 1),
+        ("weather_hours", "airports", 4),
+        ("trusted", "wind_speed", 151.0),
     ],
 )
 def test_one_altered_cell_is_named_with_its_row(wanted: Expected, right: Found, table: str, column: str, value: Any) -> None:
@@ -161,16 +189,29 @@ def test_one_altered_cell_is_named_with_its_row(wanted: Expected, right: Found, 
     assert (difference.expected, difference.found) == (was, value)
 
 
-@pytest.mark.parametrize("table", ["flights", "weather", "delays", "carriers"])
+def test_a_rule_that_found_one_record_too_many_is_named(wanted: Expected, right: Found) -> None:
+    rule = "silver.weather: pressure is known"
+    found = dataclasses.replace(right, rules=dict(right.rules) | {rule: 4})
+    assert prove(wanted, found) == [Difference(f"records that failed {rule}", 3, 4)]
+
+
+@pytest.mark.parametrize(
+    "table", ["flights", "weather", "delays", "carriers", "plane_days", "weather_hours", "too_late", "trusted", "held"]
+)
 def test_a_missing_and_an_invented_row_are_named(wanted: Expected, right: Found, table: str) -> None:
     frame = getattr(right, table)
     missing = dataclasses.replace(right, **{table: frame.iloc[1:]})
     assert any(name.endswith("rows missing") for name in names(prove(wanted, missing)))
-    stranger = frame.iloc[[0]].assign(flight_id="none", origin="XXX", carrier="XX")
+    stranger = frame.iloc[[0]].assign(**{key: value for key, value in STRANGER.items() if key in frame})
     invented = dataclasses.replace(right, **{table: pandas.concat([frame, stranger])[list(frame.columns)]})
     assert any(name.endswith("rows that should not be there") for name in names(prove(wanted, invented)))
     twice = dataclasses.replace(right, **{table: pandas.concat([frame, frame.iloc[[0]]])})
     assert any(name.endswith("rows with a key that is there already") for name in names(prove(wanted, twice)))
+
+
+STRANGER = {
+    "flight_id": "none", "origin": "XXX", "carrier": "XX", "tailnum": "N0", "window_start": pandas.Timestamp("2012-01-01"),
+}  # fmt: skip
 
 
 def test_an_hours_sum_that_is_off_is_named_per_origin_too(wanted: Expected, right: Found) -> None:
@@ -214,10 +255,10 @@ def test_differences_are_fit_for_json(wanted: Expected, right: Found) -> None:
     json.dumps([dataclasses.asdict(one) for one in prove(wanted, broken)])
 
 
-@pytest.mark.parametrize("module", [expected_module, proof_module])
+@pytest.mark.parametrize("module", [expected_module, expected_rules, expected_times, proof_module])
 def test_the_proof_shares_no_code_with_what_it_proves(module: Any) -> None:
     tree = ast.parse(Path(module.__file__).read_text())
     imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     ours = {name for name in imported if name.split(".")[0] in ("connectors", "pipeline", "jobs", "pyspark")}
-    assert ours <= {"jobs.demo.expected"}
+    assert ours <= {"jobs.demo.expected", "jobs.demo.expected_rules", "jobs.demo.expected_times"}

@@ -128,9 +128,15 @@ def test_a_year_of_weather_is_one_row_an_airport_and_hour() -> None:
 
 def test_weather_ends_with_the_last_hour_of_the_flights_asked_for() -> None:
     last_hour = max(value["time_hour"] for _, _, value in events(FlightEvents(2000)))
-    hours = [value["time_hour"] for _, _, value in events(Weather(2000))]
-    assert max(hours) == last_hour
-    assert hours == sorted(hours)
+    readings = [(value["pressure"] is None, value["time_hour"]) for _, _, value in events(Weather(2000))]
+    assert max(hour for _, hour in readings) == last_hour
+    assert readings == sorted(readings)
+
+
+def test_readings_without_a_pressure_come_after_all_others_at_the_same_positions_or_not_at_all() -> None:
+    whole, in_time = list(events(Weather(2000))), list(events(Weather(2000, late=False)))
+    assert [value["pressure"] is None for _, _, value in whole] == [False] * 208 + [True] * 3
+    assert in_time == whole[:208]
 
 
 @pytest.mark.parametrize("rows", [0, -5])
