@@ -3,7 +3,8 @@
     headrace maintain [TABLE…]
     spark-submit … jobs/maintain.py --config headrace.yml [--table bronze.flights]
 
-Of each table: layout (clustering, properties, statistics) → retention (rows, dead letters) → compaction → VACUUM. In
+Of each table: layout (clustering, properties, statistics) → retention (rows, dead letters) → compaction → the tables beside
+it → VACUUM. In
 `headrace run` the same every `maintenance.every`. Positions and totals are untouched: commits of maintenance carry none.
 """
 
@@ -25,6 +26,7 @@ from jobs import tables
 from jobs.arguments import select
 from jobs.commits import newest_commit_of_ours, read_checksum
 from jobs.maintenance.compact import compact
+from jobs.maintenance.companions import maintain_companions
 from jobs.maintenance.layout import arrange, complete_statistics
 from jobs.maintenance.notes import write_note
 from jobs.maintenance.readers import unread_from
@@ -44,7 +46,7 @@ NOTE = "maintained"
 @dataclass(frozen=True, slots=True)
 class Maintained:
     """What was done to one table. ``refused`` is why VACUUM removed nothing, ``skipped`` why nothing was done at all;
-    ``files`` and ``bytes`` are those of the table afterwards."""
+    ``files`` and ``bytes`` are those of the table afterwards. What was vacuumed includes the table's companions."""
 
     table: str
     layout_changed: bool = False
@@ -53,6 +55,8 @@ class Maintained:
     dead_letters_expired: int = 0
     files_compacted: int = 0
     files_made: int = 0
+    companion_files_compacted: int = 0
+    companion_files_made: int = 0
     files_vacuumed: int = 0
     bytes_vacuumed: int = 0
     files: int = 0
@@ -86,11 +90,15 @@ def maintain_table(
     if not tables.is_refreshed(configured):  # a refresh writes every file anew
         compacted = compact(spark, identity.path)
         done = replace(done, files_compacted=compacted.removed, files_made=compacted.added)
+    keep = settings.files if files_keep is None else files_keep
+    beside, gone = maintain_companions(spark, config, table, keep, now, settings.log)
+    done = replace(done, companion_files_compacted=beside.removed, companion_files_made=beside.added)
     try:
-        removed = vacuum(spark, config, table, settings.files if files_keep is None else files_keep, now)
+        removed = vacuum(spark, config, table, keep, now)
         done = replace(done, files_vacuumed=removed.files, bytes_vacuumed=removed.bytes)
     except TableError as error:
         done = replace(done, refused=str(error))
+    done = replace(done, files_vacuumed=done.files_vacuumed + gone.files, bytes_vacuumed=done.bytes_vacuumed + gone.bytes)
     return _noted(spark, identity.path, done, now)
 
 
@@ -134,6 +142,9 @@ def in_words(done: Maintained) -> str:
         f"{done.rows_deleted:,} rows deleted" if done.rows_deleted else "",
         f"{done.dead_letters_expired:,} dead letters expired" if done.dead_letters_expired else "",
         f"{done.files_compacted:,} files into {done.files_made:,}" if done.files_compacted else "",
+        f"{done.companion_files_compacted:,} files of the tables beside it into {done.companion_files_made:,}"
+        if done.companion_files_compacted
+        else "",
         f"{done.files_vacuumed:,} files ({done.bytes_vacuumed:,} bytes) removed" if done.files_vacuumed else "",
         done.refused or "",
     ]

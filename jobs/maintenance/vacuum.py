@@ -36,6 +36,11 @@ def vacuum(spark: SparkSession, config: Config, table: str, keep: timedelta, now
     """
     path = identity_of(spark, config, table).path
     check_readers(spark, path, table, readers_of(spark, config, table), now - keep)
+    return vacuum_path(spark, path, table, keep)
+
+
+def vacuum_path(spark: SparkSession, path: str, table: str, keep: timedelta) -> Vacuumed:
+    """``vacuum`` of a table that nobody reads by versions."""
     own = session(spark, {"step": "vacuum"}, {"spark.sql.sources.parallelPartitionDiscovery.parallelism": str(LISTING_TASKS)})
     before = versions(spark, path)[-1]
     hours = keep / timedelta(hours=1)

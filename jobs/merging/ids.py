@@ -16,6 +16,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import crash, tables
+from jobs.conflicts import again_on_conflict
+from jobs.maintenance.statements import turn
 from jobs.merging.plan import MergePlan
 from jobs.merging.pruning import KEYS_MAX, key_ranges
 from jobs.merging.target import Arrived, within
@@ -138,9 +140,14 @@ class Sights:
     def _note(self, judged: DataFrame) -> None:
         firsts = judged.select("id", "key", F.explode("firsts").alias("first")).select("id", "key", "first.*")
         same = F.expr("t.id = s.id AND t.key <=> s.key AND t.record = s.record") & within("t.", self._arrived)
-        target = DeltaTable.forPath(judged.sparkSession, self.path).alias("t")
+
+        def add() -> None:
+            target = DeltaTable.forPath(judged.sparkSession, self.path).alias("t")
+            target.merge(firsts.alias("s"), same).whenNotMatchedInsertAll().execute()
+
         crash.reach("silver.before_ids")
-        target.merge(firsts.alias("s"), same).whenNotMatchedInsertAll().execute()
+        with turn(self.path):
+            again_on_conflict(add, ids_table(self.plan.table))
         crash.reach("silver.after_ids")
 
 

@@ -14,6 +14,9 @@ from pipeline.errors import BrokerUnavailableError, HeadraceError, StopError
 
 REPLICAS_MAX: Final = 3
 _LOOK_EVERY_S: Final = 0.05
+QUIET: Final = {"log_level": 2}
+"""For clients that are not polled all the time: librdkafka would write lines of its own to standard error for every refused
+connection. The calls raise what fails, and the reader's client logs it."""
 
 
 class TopicFacts(NamedTuple):
@@ -122,7 +125,7 @@ def _admin(settings: Mapping[str, Any]) -> AdminClient:
 @lru_cache(maxsize=8)
 def _cached_admin(items: tuple[tuple[str, Any], ...]) -> AdminClient:
     # One client per cluster and process: opening a connection for every look-up of an unknown id would cost more than it.
-    return AdminClient(dict(items))
+    return AdminClient(dict(items) | QUIET)
 
 
 def _translate(error: KafkaException, topic: str) -> HeadraceError:

@@ -121,6 +121,7 @@ def open_consumer(settings: Mapping[str, Any], topic: str, isolation: str, offse
     consumer = Consumer(
         {
             **settings,
+            "logger": log,
             "group.id": "headrace-registry",  # asked for by librdkafka; nothing is committed under it
             "enable.auto.commit": False,
             "auto.offset.reset": "error",

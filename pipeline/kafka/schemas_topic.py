@@ -21,7 +21,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from pipeline.errors import BrokerUnavailableError, ClosedError, HeadraceError, RecordTooLargeError
-from pipeline.kafka.schemas_admin import describe, end_offset, ensure_topic
+from pipeline.kafka.schemas_admin import QUIET, describe, end_offset, ensure_topic
 from pipeline.kafka.schemas_reader import LogRecord, SchemasReader, open_consumer, sort
 
 log = logging.getLogger("headrace.registry.topic")
@@ -70,7 +70,7 @@ class SchemasTopic:
         ensure_topic(self._settings, self._topic, self._timeout_s)
         self._replicated = describe(self._settings, self._topic, self._timeout_s).replicas > 1
         if self._noops is None:
-            self._noops = Producer({**self._settings, "enable.idempotence": True, "acks": "all", "linger.ms": 0,
+            self._noops = Producer({**self._settings, **QUIET, "enable.idempotence": True, "acks": "all", "linger.ms": 0,
                                     "delivery.timeout.ms": int(self._timeout_s * 1000)})  # fmt: skip
         if self._reader is None:
             self._reader = SchemasReader(self._settings, self._topic, apply, self._timeout_s)
@@ -169,6 +169,7 @@ class SchemasTopic:
         turn = Producer(
             {
                 **self._settings,
+                **QUIET,
                 "transactional.id": f"{self._topic}-writer",
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
                 "acks": "all",

@@ -513,3 +513,15 @@ def test_users_and_tls_keep_strangers_out_and_secrets_out_of_the_log(start_proce
     assert (caught.value.http_status_code, caught.value.error_code) == (401, 40101)
     registry.stop()
     assert "geheim" not in registry.log.read_text()
+
+
+def test_every_line_of_a_registrys_log_is_one_json_event_also_while_no_broker_answers(start_process: Start) -> None:
+    registry = start_process("--bootstrap", "127.0.0.1:9", "--timeout-s", "3", ready=False)
+    registry.wait_until(lambda status, _: status == 503)
+    deadline = time.monotonic() + DEADLINE_S
+    while "127.0.0.1:9" not in registry.said():
+        assert time.monotonic() < deadline, "the broker that does not answer is not told of"
+        time.sleep(0.05)
+    registry.stop()
+    for line in registry.said().splitlines():
+        assert json.loads(line)["event"], line

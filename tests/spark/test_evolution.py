@@ -169,7 +169,8 @@ def test_tables_and_consumers_follow_a_schema_through_every_kind_of_change_in_on
                 for producer in producers:
                     producer.flush()
             count = len(put)
-            wait_until(lambda: query.done() or len(rows(shop, "bronze.orders")) == count, f"bronze stands in {phase}")  # noqa: B023
+            # By the commits: a query of ours that is planned just before a column is widened would be refused by Delta.
+            wait_until(lambda: query.done() or shop.totals()["records"] == count, f"bronze stands in {phase}")  # noqa: B023
     shop.run("silver.orders")  # one run, over all that happened
     wanted = {item: expected(written) for item, written in put.items()}
     assert rows(shop, "bronze.orders") == wanted

@@ -30,6 +30,7 @@ from jobs.supervise import Reaction, reaction
 from jobs.timetravel.history import history
 from pipeline.config.maintenance import Maintenance
 from pipeline.errors import ConfigError, TableError
+from tests.spark.rows import arrive, expecting, with_bronze
 
 MakeLake = Callable[..., Any]
 REPOSITORY = Path(__file__).parents[2]
@@ -215,6 +216,29 @@ def test_a_merge_that_lost_against_a_compaction_is_tried_again_and_one_that_lost
 
     assert reaction(lost_against("compacted", "OPTIMIZE {}", session(spark, {"step": "compaction"})), None) is Reaction.RETRY
     assert reaction(lost_against("written", "UPDATE {} SET v = 7 WHERE k = 0", spark), None) is Reaction.STOP
+
+
+def test_the_tables_beside_a_table_are_tidied_with_it_and_keep_their_rows(lake: MakeLake) -> None:
+    shop = with_bronze(lake())
+    expecting(shop, {"rule": "number < 10", "name": "small", "on_fail": "quarantine"})
+    beside = ("silver.orders__quarantine", "quality.results")
+    for micro_batch in range(3):
+        arrive(shop, (2 * micro_batch, f"good{micro_batch}", 1, None), (2 * micro_batch + 1, f"large{micro_batch}", 10, None))
+        shop.run("silver.orders")
+    for table in ("silver.orders", *beside):
+        shop.spark.sql(f"ALTER TABLE delta.`{path(shop, table)}` SET TBLPROPERTIES ({NO_RETENTION})")
+
+    done = maintain_table(shop.spark, shop.config, "silver.orders", files_keep=timedelta(0))
+
+    assert (done.companion_files_compacted, done.companion_files_made) == (6, 2)
+    for table in beside:
+        assert len(list(Path(path(shop, table)).glob("*.parquet"))) == 1, table
+        assert shop.spark.read.format("delta").load(path(shop, table)).count() == 3
+    again = maintain_table(shop.spark, shop.config, "silver.orders", files_keep=timedelta(0))
+    assert (again.companion_files_compacted, again.files_vacuumed) == (0, 0)
+    arrive(shop, (6, "large3", 10, None))
+    shop.run("silver.orders")
+    assert shop.spark.read.format("delta").load(path(shop, beside[0])).count() == 4
 
 
 def test_the_command_prints_what_was_done(kept: Any) -> None:
