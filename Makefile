@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 PARALLEL ?= -n 2 --dist worksteal
+# Tests on a broker wait for it more than they work.
+PARALLEL_WAITING ?= -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test tools check schemas-check unit property broker spark chaos chaos-tables bench pyfiles clean compose-up compose-demo compose-down
@@ -46,7 +48,7 @@ property: install ## random schemas, values, schedules
 	$(PYTEST) $(PARALLEL) tests/property
 
 broker: install ## tests on a real broker and registry
-	$(PYTEST) $(PARALLEL) tests/broker
+	$(PYTEST) $(PARALLEL_WAITING) tests/broker
 
 spark: install ## tests on Spark and Delta
 	$(PYTEST) $(PARALLEL) tests/spark

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -56,6 +57,13 @@ def percentile(values: Sequence[float], p: float) -> float:
     """The value that ``p`` percent of the values do not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, round(p / 100 * len(ordered) + 0.5) - 1))]
+
+
+def paired(ours: Sequence[float], beside: Sequence[float]) -> tuple[float, float]:
+    """Ours and what it stands beside, measured next to each other round by round: the median of ours, and what the median of
+    the rounds' ratios makes of it. A machine that slows down between rounds then slows both."""
+    value = median(ours)
+    return value, value / median(one / other for one, other in zip(ours, beside, strict=True))
 
 
 def show(figures: Sequence[Figure], title: str) -> None:

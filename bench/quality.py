@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import yaml
 
 from bench import ours
-from bench.figure import Arena, Figure
+from bench.figure import Arena, Figure, paired
 from bench.schema import orders, write_project
 from pipeline.config import Config, load_config
 
@@ -46,7 +45,7 @@ def run(arena: Arena) -> list[Figure]:
                     rates[name].append(len(rows) / seconds)
     finally:
         spark.stop()
-    with_rules, without = median(rates["rules"]), median(rates["none"])
+    with_rules, without = paired(rates["rules"], rates["none"])
     return [
         Figure("quality", "Kafka to silver with ten row rules", with_rules, "records/s", without, "without rules"),
         Figure("quality", "cost of ten row rules", 100 * (without / with_rules - 1), "% of the time", 15.0, "promised at most"),

@@ -8,14 +8,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from bench import ours
-from bench.figure import Arena, Figure, percentile
+from bench.figure import Arena, Figure, paired, percentile
 from bench.schema import orders
 from pipeline import metrics
 from pipeline.observe.endpoint import serve
@@ -41,11 +40,12 @@ def run(arena: Arena) -> list[Figure]:
             if turn:
                 rates.setdefault(f"put {way}", []).append(len(rows) / put_s)
                 rates.setdefault(f"read {way}", []).append(len(rows) / read_s)
-    middle = {name: median(values) for name, values in rates.items()}
+    put, put_without = paired(rates["put on"], rates["put off"])
+    read, read_without = paired(rates["read on"], rates["read off"])
     without = "without metrics"
     return [
-        Figure("seeing", "put with metrics, acknowledged", middle["put on"], "records/s", middle["put off"], without),
-        Figure("seeing", "for record in consumer, with metrics", middle["read on"], "records/s", middle["read off"], without),
+        Figure("seeing", "put with metrics, acknowledged", put, "records/s", put_without, without),
+        Figure("seeing", "for record in consumer, with metrics", read, "records/s", read_without, without),
         *_scrape(arena),
     ]
 

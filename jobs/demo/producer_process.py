@@ -1,6 +1,6 @@
 """The demo's producer: puts flights and weather from their stored positions on, and may be killed at any moment.
 
-    python -m jobs.demo.producer_process --positions FOLDER [--rows N] [--hold-at POSITION] [--late]
+    python -m jobs.demo.producer_process --positions FOLDER [--rows N] [--hold-at POSITION] [--hold-late]
 
 The producers have stable names and take their sequence numbers from the source's positions, so a start after a crash
 makes the same dedup ids. What is stored stays a few chunks behind what is acknowledged, so a
@@ -104,12 +104,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rows", type=int, help="the first N flights and their weather")
     parser.add_argument("--positions", type=Path, required=True, help="folder of the stored positions")
     parser.add_argument("--hold-at", type=int, default=None, help="put no flight event from this position on; wait to be killed")
-    parser.add_argument("--late", action="store_true", help="put the weather that comes late, too")
+    parser.add_argument("--hold-late", action="store_true", help="put no weather that comes late")
     options = parser.parse_args(arguments)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     feeds = [
         Feed("flights", FlightEvents(options.rows), options.positions, options.hold_at),
-        Feed("weather", Weather(options.rows, late=options.late), options.positions),
+        Feed("weather", Weather(options.rows, late=not options.hold_late), options.positions),
     ]
     with ThreadPoolExecutor(len(feeds)) as threads:
         running = [threads.submit(feed.run) for feed in feeds]

@@ -47,7 +47,7 @@ class ProducerProcess:
         hold_at: int | None,
         on_progress: Callable[[str, Progress], None],
         *,
-        late: bool = False,
+        hold_late: bool = False,
     ) -> None:
         self._log = place.logs / "producer.log"
         self._on_progress = on_progress
@@ -55,7 +55,7 @@ class ProducerProcess:
         command = [sys.executable, "-m", "jobs.demo.producer_process", "--positions", str(place.positions)]
         command += ["--rows", str(rows)] if rows is not None else []
         command += ["--hold-at", str(hold_at)] if hold_at is not None else []
-        command += ["--late"] if late else []
+        command += ["--hold-late"] if hold_late else []
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

@@ -80,13 +80,13 @@ def _stream(
         display.say(
             f"Putting {expected.events:,} flight events and {len(expected.weather):,} hours of weather, while Spark follows"
         )
-        with ProducerProcess(place, rows, hold_at, progress) as producer:
+        with ProducerProcess(place, rows, hold_at, progress, hold_late=True) as producer:
             last = producer.kill_when(lambda at: at.acknowledged >= half and at.put > at.stored, check)
         display.say(
             f"Killed the producer (SIGKILL) after it had put {last.put + 1:,} events, {last.acknowledged + 1:,} of them "
             f"acknowledged; it starts again from its stored position, {last.stored + 1:,}"
         )
-        with ThreadPoolExecutor(1) as hands, ProducerProcess(place, rows, None, progress) as producer:
+        with ThreadPoolExecutor(1) as hands, ProducerProcess(place, rows, None, progress, hold_late=True) as producer:
             resharding = hands.submit(split_and_merge, config, "flights")
             done = producer.finish(check)
             display.say(f"{resharding.result()}; all events are acknowledged")
@@ -96,7 +96,7 @@ def _stream(
 
 
 def _put_late(place: Workspace, rows: int | None) -> dict[str, int]:
-    with ProducerProcess(place, rows, None, lambda stream, at: None, late=True) as producer:
+    with ProducerProcess(place, rows, None, lambda stream, at: None) as producer:
         done = producer.finish(lambda: None)
     return {stream: done[stream].acknowledged + 1 for stream in STREAMS}
 
