@@ -81,7 +81,8 @@ def _rows(ids: Any, turn: int) -> Any:
         f.concat(f.lit("shop-"), f.pmod(f.xxhash64("id"), f.lit(40))).alias("shop"),
         f.timestamp_seconds(1_700_000_000 + f.col("id") * 3600 / ROWS_PER_HOUR).alias("at"),
         f.pmod(f.xxhash64(f.col("id"), f.lit(turn)), f.lit(1000)).cast("int").alias("amount"),
-        f.struct(f.col("id").cast("string").alias("key"), f.lit("p").alias("producer"), f.col("id").alias("seq")).alias("_meta"),
+        # nullif: the columns may be null, as silver's may.
+        f.expr("struct(nullif(string(id), '') AS key, nullif('p', '') AS producer, nullif(id, -1) AS seq)").alias("_meta"),
         f.lit(False).alias("_deleted"),
         f.lit(None).cast("struct<reason: string>").alias("_rejected"),
     )
@@ -103,7 +104,8 @@ def _change(spark: Any, config: Config, size: int, turn: int) -> None:
 
     from jobs import tables
 
-    newest = spark.range(CHANGED_ROWS * 9 // 10).select((size - 1 - f.col("id") * size // 100 // CHANGED_ROWS).alias("id"))
+    step = max(1, size // 100 // CHANGED_ROWS)
+    newest = spark.range(CHANGED_ROWS * 9 // 10).select((size - 1 - f.col("id") * step).alias("id"))
     others = spark.range(CHANGED_ROWS // 10).select(f.pmod(f.xxhash64(f.col("id"), f.lit(turn)), f.lit(size)).alias("id"))
     changed = _rows(newest.union(others).distinct(), turn)
     into = DeltaTable.forPath(spark, tables.table_path(config, "silver.orders")).alias("t")

@@ -8,7 +8,7 @@ is made again, and the table's own comes last: a crash in between repeats, and l
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pyspark import StorageLevel
@@ -25,9 +25,11 @@ from jobs.tables import META, REJECTED
 from jobs.transform import FAILED, Transform
 from pipeline import metrics
 from pipeline.config import Config
+from pipeline.config.quality import OnFail
 
 log = logging.getLogger("headrace.jobs")
 _NO_REASON = f"{REJECTED}.reason"
+_HOLDING: tuple[OnFail, ...] = ("quarantine", "drop")
 
 
 class Intake:
@@ -79,7 +81,7 @@ class Intake:
                 self._keep_quarantined(self._judge, judged, outcomes, micro_batch)
                 results.append(self._spark, self._config, self.table.name, query, micro_batch, outcomes)
                 results.count(self.table.name, outcomes)
-            yield self._passing(judged, stored)
+            yield self._passing(judged, stored, outcomes)
         finally:
             if is_dear:
                 judged.unpersist()
@@ -149,10 +151,15 @@ class Intake:
         fails = [one.fails for one in judge.row_rules]
         self._quarantine.put(held.withColumn(REASONS, judge.reasons()).drop(*fails), micro_batch)
 
-    def _passing(self, judged: DataFrame, stored: DataFrame) -> DataFrame:
+    def _passing(self, judged: DataFrame, stored: DataFrame, outcomes: Sequence[Outcome] | None = None) -> DataFrame:
+        """The judged rows that no rule holds back. Where ``outcomes`` say that there are no others, nothing is judged again."""
         if self._judge is not None:
-            held = self._judge.fails_any("quarantine") | self._judge.fails_any("drop")
-            judged = judged.where(~held).drop(*(one.fails for one in self._judge.row_rules))
+            if outcomes is None or any(one.rows_failed for one in outcomes if one.rule.on_fail in _HOLDING):
+                held = F.lit(False)
+                for on_fail in _HOLDING:
+                    held = held | self._judge.fails_any(on_fail)
+                judged = judged.where(~held)
+            judged = judged.drop(*(one.fails for one in self._judge.row_rules))
         return _as_bronze(judged, stored)
 
     def _before(self, stored: DataFrame) -> Callable[[], DataFrame]:
