@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pipeline.kafka.topics import Topics
 from pipeline.model.keys import HASH_SPACE
 from pipeline.model.record import Record
 from pipeline.reshard.control_log import ControlLog
+from tests.order import first_difference
 
 Make = Callable[..., Any]
 
@@ -263,21 +263,6 @@ def test_latest_starts_a_new_group_at_the_end(order_config: Make) -> None:
         consumer.commit()
         put_orders(config, stream, range(10, 20))
         assert read_numbers(consumer, 10) == list(range(10, 20))
-
-
-def first_difference(handled: dict[str, list[int]], put: dict[str, list[int]]) -> object:
-    """The earliest record that is not where it should be: its key and the numbers around it, as handled and as put."""
-    found = []
-    for key in handled.keys() | put.keys():
-        for at, (was, should) in enumerate(itertools.zip_longest(handled.get(key, []), put.get(key, []))):
-            if was != should:
-                found.append((min(n for n in (was, should) if n is not None), key, at))
-                break
-    if not found:
-        return None
-    _, key, at = min(found)
-    around = slice(max(0, at - 3), at + 10)
-    return f"{len(found)} keys differ", key, at, handled.get(key, [])[around], put.get(key, [])[around]
 
 
 def test_order_per_key_holds_over_splits_and_merges_under_load(order_config: Make) -> None:

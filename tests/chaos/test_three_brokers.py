@@ -25,6 +25,7 @@ from pipeline.kafka import settings
 from pipeline.local import stack as local
 from pipeline.model.shards import ShardMap, ShardState
 from pipeline.reshard.control_log import ControlLog
+from tests.order import first_difference
 
 STREAM = "orders"
 KEYS = 20
@@ -112,13 +113,15 @@ class Load:
     def _consume(self) -> None:
         deadline: float | None = None
         with Consumer(STREAM, group="g", config=self.config, commit_interval_s=0.5) as consumer:
-            while not self._all_put.is_set() or sum(map(len, self.handled.values())) < sum(map(len, self.put.values())):
+            handled: set[int] = set()  # a group that lost its coordinator reads some records again: they count once
+            while not self._all_put.is_set() or len(handled) < len(self.receipts):
                 if self._all_put.is_set():
                     deadline = deadline or time.monotonic() + 90
                     assert time.monotonic() < deadline, "records are missing"
                 try:
                     for record in consumer.read(0.5):
                         self.handled.setdefault(record.key, []).append(record.value["number"])
+                        handled.add(record.value["number"])
                 except RetryableError:
                     continue
 
@@ -182,7 +185,7 @@ def test_nothing_is_lost_or_reordered_while_leaders_are_frozen_during_reshards(c
     load.finish()
     sleeper.close()
     assert all(receipt.result(0) for receipt in load.receipts)
-    assert {key: first_handlings(numbers) for key, numbers in load.handled.items()} == load.put
+    assert first_difference({key: first_handlings(numbers) for key, numbers in load.handled.items()}, load.put) is None
     with ControlLog(cluster.connection, cluster.stream(STREAM)) as control:
         assert control.replication == 3
         assert len(control.map.leaves) == 6
