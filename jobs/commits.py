@@ -15,7 +15,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from jobs.storage import names, read_text
+from jobs.storage import exists, names, read_text
 from pipeline.errors import TableError
 
 FORMAT = 1
@@ -142,9 +142,14 @@ class Commit:
     at_ms: int = 0
 
 
+def log_file(table_path: str, version: int) -> str:
+    """Where Delta keeps what a version changed."""
+    return f"{table_path}/_delta_log/{version:020d}.json"
+
+
 def read_commit(spark: SparkSession, table_path: str, version: int) -> Commit | None:
     """The commit of a version; None where the log no longer (or not yet) has its file."""
-    text = read_text(spark, f"{table_path}/_delta_log/{version:020d}.json")
+    text = read_text(spark, log_file(table_path, version))
     return None if text is None else parse_commit(version, text)
 
 
@@ -188,11 +193,32 @@ def versions(spark: SparkSession, table_path: str) -> list[int]:
     return sorted(int(name[:-5]) for name in found if name[:-5].isdigit())
 
 
-def newest_commit_of_ours(spark: SparkSession, table_path: str, up_to: int | None = None) -> Commit | None:
+def newest_version(spark: SparkSession, table_path: str, known: int = -1) -> int:
+    """The newest version; -1 where there is none.
+
+    ``known`` is one that was there: later ones are asked for one by one then. A whole log has a file and a checksum for each
+    micro-batch of its retention, too many to be listed in every one.
+    """
+    if known < 0 or not exists(spark, log_file(table_path, known)):
+        return max(versions(spark, table_path), default=-1)
+    while exists(spark, log_file(table_path, known + 1)):
+        known += 1
+    return known
+
+
+def newest_commit_of_ours(
+    spark: SparkSession, table_path: str, up_to: int | None = None, *, after: int | None = None
+) -> Commit | None:
     """The newest commit with our metadata (up to a version): maintenance commits after it are passed over.
 
-    Raises TableError where the log was cleaned past it, so that nobody starts with empty marks on a table with rows.
+    ``after`` is a version that was there, when a commit of ours later than it is expected: the log is listed only where there
+    is none. Raises TableError where the log was cleaned past it, so that nobody starts with empty marks on a table with rows.
     """
+    if after is not None:
+        for version in range(newest_version(spark, table_path, after), after, -1):
+            commit = read_commit(spark, table_path, version)
+            if commit is not None and commit.metadata is not None:
+                return commit
     known = versions(spark, table_path)
     for version in reversed([one for one in known if up_to is None or one <= up_to]):
         commit = read_commit(spark, table_path, version)

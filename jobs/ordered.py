@@ -116,6 +116,7 @@ class OrderedJob:
         self._checkpoint.claim(Owner(table, identity.id, f"{source.name} ({bronze.id})"))
         self._writer = Writer(spark, table, self._checkpoint.path)
         self._micro_batches = self._written = 0
+        self._version = -1
 
     def start(self, mode: Mode) -> StreamingQuery:
         """Start the query over the bronze table."""
@@ -196,7 +197,7 @@ class OrderedJob:
 
     def _is_done(self, query: str, micro_batch: int) -> bool:
         """Whether the table has this micro-batch: the last one, planned again after a crash before Spark noted it."""
-        commit = newest_commit_of_ours(self._spark, self._path)
+        commit = newest_commit_of_ours(self._spark, self._path, after=max(-1, self._version - 1))
         if commit is None or commit.metadata is None:
             return False
         if commit.metadata["query"] != query or commit.metadata["micro_batch"] > micro_batch:
@@ -207,10 +208,12 @@ class OrderedJob:
         return bool(commit.metadata["micro_batch"] == micro_batch)
 
     def _report(self) -> None:
-        version = tables.version(self._spark, self._path)
-        self._written += tables.rows_merged(self._spark, self._path, version)
+        self._version = tables.version(self._spark, self._path, self._version)
+        self._written += tables.rows_merged(self._spark, self._path, self._version)
         if self._on_progress is not None:
-            self._on_progress(TableProgress(self.name, micro_batches=self._micro_batches, version=version, records=self._written))
+            self._on_progress(
+                TableProgress(self.name, micro_batches=self._micro_batches, version=self._version, records=self._written)
+            )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pyspark.sql import types as T
 from jobs import tables
 from jobs.conflicts import again_on_conflict
 from jobs.evolution import TableColumns
-from jobs.storage import names
+from jobs.storage import has_entries
 from jobs.tables import META
 from pipeline.config import Config, TableConfig
 
@@ -77,7 +77,7 @@ class Companion:
         merge.whenNotMatchedInsertAll().execute()
 
     def exists(self) -> bool:
-        return bool(names(self.spark, f"{self.path}/_delta_log"))
+        return has_entries(self.spark, f"{self.path}/_delta_log")
 
     def waiting(self) -> DataFrame | None:
         """The rows that were not redriven, with ``_held``; None where there never was one."""

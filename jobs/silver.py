@@ -79,7 +79,7 @@ class SilverJob:
         self._writer = Writer(spark, table, self._checkpoint.path)
         self._files = identity.files
         self._query: str | None = None  # the Spark checkpoint's, since the last start
-        self._source_version = -1
+        self._source_version = self._version = -1
         self._micro_batches = self._merged = self._rejected = self._repeats = 0
 
     def _create(self, config: Config, source: str) -> tables.Identity:
@@ -208,9 +208,9 @@ class SilverJob:
             complete.unpersist()
 
     def _report(self) -> None:
-        version = tables.version(self._spark, self._path)
-        self._merged += tables.rows_merged(self._spark, self._path, version)
-        noted = read_checksum(self._spark, self._path, version)
+        self._version = tables.version(self._spark, self._path, self._version)
+        self._merged += tables.rows_merged(self._spark, self._path, self._version)
+        noted = read_checksum(self._spark, self._path, self._version)
         if noted is not None:
             self._files = max(self._files, int(noted.get("numFiles", 0)))
         if self._on_progress is not None:
@@ -218,7 +218,7 @@ class SilverJob:
                 TableProgress(
                     self.name,
                     micro_batches=self._micro_batches,
-                    version=version,
+                    version=self._version,
                     records=self._merged,
                     repeats=self._repeats,
                     rejected=self._rejected,

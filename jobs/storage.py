@@ -91,7 +91,26 @@ def names(spark: SparkSession, folder: str) -> list[str]:
         file_system, at = _at(spark, folder)
         if not file_system.exists(at):
             return []
-        return sorted(status.getPath().getName() for status in file_system.listStatus(at))
+        # As one text: a Delta log has thousands of files, and to ask each for its name takes Python a fifth of a millisecond.
+        paths = _java_class(spark, "org.apache.hadoop.fs.FileUtil").stat2Paths(file_system.listStatus(at))
+        text: str = _java_class(spark, "org.apache.commons.lang3.ArrayUtils").toString(paths)
+        whole = at.makeQualified(file_system.getUri(), file_system.getWorkingDirectory()).toString()
+        inside = f"{whole.rstrip('/')}/"
+        return sorted(text[len("{") + len(inside) : -len("}")].split(f",{inside}")) if text != "{}" else []
+
+
+def exists(spark: SparkSession, path: str) -> bool:
+    """Whether there is a file or folder."""
+    with explained(path):
+        file_system, at = _at(spark, path)
+        return bool(file_system.exists(at))
+
+
+def has_entries(spark: SparkSession, folder: str) -> bool:
+    """Whether there is a folder with something in it."""
+    with explained(folder):
+        file_system, at = _at(spark, folder)
+        return bool(file_system.exists(at) and file_system.listStatusIterator(at).hasNext())
 
 
 def check_reachable(spark: SparkSession, warehouse: str) -> None:

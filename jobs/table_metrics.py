@@ -116,7 +116,7 @@ class TableMetrics:
         if produced and progress["numInputRows"]:
             span = (min(oldest for oldest, _ in produced), max(newest for _, newest in produced))
             self._note_freshness(table, span, _visible_s(progress))
-        waiting = self._commits(path, read.stop, version(self._spark, path) + 1)
+        waiting = self._commits(path, read.stop, version(self._spark, path, read.stop - 1) + 1)
         self._note_behind(table, sum(one.rows - one.rejected for one in waiting if one.metadata is not None))
 
     def _note_behind(self, table: str, records: float) -> None:

@@ -11,8 +11,17 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from jobs.commits import RESTORED, BronzeState, Commit, newest_commit_of_ours, read_checksum, read_commit, versions
-from jobs.storage import names, remove
+from jobs.commits import (
+    RESTORED,
+    BronzeState,
+    Commit,
+    newest_commit_of_ours,
+    newest_version,
+    read_checksum,
+    read_commit,
+    versions,
+)
+from jobs.storage import has_entries, names, remove
 from pipeline.config import Config, TableConfig
 from pipeline.errors import ConfigError, TableError
 from pipeline.schema.table_columns import RESERVED_COLUMNS
@@ -62,12 +71,14 @@ def find(spark: SparkSession, config: Config, table: TableConfig, source: str) -
     Raises TableError where the path holds something else, or a table with another name or source.
     """
     path = table_path(config, table.name)
-    entries = names(spark, path)
-    if not entries or _is_unborn(spark, path):
+    if not has_entries(spark, path):
         return None
-    if "_delta_log" not in entries or not names(spark, f"{path}/_delta_log"):
+    newest = version(spark, path)
+    if newest < 0 and _is_unborn(spark, path):
+        return None
+    if newest < 0 and not has_entries(spark, f"{path}/_delta_log"):
         raise TableError(f"{path} should hold table {table.name} but is no Delta table: move that away, or set another warehouse")
-    identity = _identity(spark, path, table.name)
+    identity = _identity(spark, path, table.name, newest)
     properties = identity.properties
     for key, expected in ((TABLE_PROPERTY, table.name), (SOURCE_PROPERTY, source)):
         if properties.get(key) != expected:
@@ -83,8 +94,8 @@ def _is_unborn(spark: SparkSession, path: str) -> bool:
     return names(spark, path) == ["_delta_log"] and not versions(spark, path)
 
 
-def _identity(spark: SparkSession, path: str, table: str) -> Identity:
-    noted = read_checksum(spark, path, version(spark, path))
+def _identity(spark: SparkSession, path: str, table: str, newest: int) -> Identity:
+    noted = read_checksum(spark, path, newest)
     if noted is not None:
         metadata = noted["metadata"]
         return Identity(path, metadata["id"], metadata.get("configuration") or {}, int(noted.get("numFiles", -1)))
@@ -148,7 +159,7 @@ def load(spark: SparkSession, config: Config, table: str, version: int | None = 
     """A table's rows as stored, at a version or now. Raises TableError where it is not there."""
     configured = config.table(table)
     path = table_path(config, configured.name)
-    if not names(spark, f"{path}/_delta_log"):
+    if not has_entries(spark, f"{path}/_delta_log"):
         raise TableError(f"table {table} is not there yet ({path}): run `headrace run {table}` first")
     reader = spark.read.format("delta")
     if version is not None:
@@ -169,9 +180,10 @@ def visible(rows: DataFrame, layer: str, *, rejected: bool = False) -> DataFrame
     return rows
 
 
-def bronze_state(spark: SparkSession, path: str) -> BronzeState | None:
-    """The state that the newest micro-batch left in a bronze table, with exact totals; None before the first."""
-    commit = newest_commit_of_ours(spark, path)
+def bronze_state(spark: SparkSession, path: str, *, after: int | None = None) -> BronzeState | None:
+    """The state that the newest micro-batch left in a bronze table, with exact totals; None before the first. ``after`` as in
+    jobs.commits.newest_commit_of_ours."""
+    commit = newest_commit_of_ours(spark, path, after=after)
     return None if commit is None else state_of(spark, path, commit)
 
 
@@ -230,9 +242,9 @@ def is_refreshed(table: TableConfig) -> bool:
     return table.layer == "gold" and str(table.mode) != "incremental" and not follows
 
 
-def version(spark: SparkSession, path: str) -> int:
-    """The newest version of a Delta table; -1 where there is none."""
-    return max(versions(spark, path), default=-1)
+def version(spark: SparkSession, path: str, known: int = -1) -> int:
+    """The newest version of a Delta table; -1 where there is none. ``known`` as in jobs.commits.newest_version."""
+    return newest_version(spark, path, known)
 
 
 def rows_merged(spark: SparkSession, path: str, at: int) -> int:

@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from jobs import tables
 from jobs.quality.judge import Outcome
-from jobs.storage import names
+from jobs.storage import has_entries
 from pipeline import metrics
 from pipeline.config import Config, TableConfig
 from pipeline.errors import ConfigError, TableError
@@ -90,4 +90,4 @@ def count(table: str, outcomes: Sequence[Outcome]) -> None:
 def read(spark: SparkSession, config: Config) -> DataFrame | None:
     """All results; None where no rule was judged yet."""
     path = tables.table_path(config, NAME)
-    return spark.read.format("delta").load(path) if names(spark, f"{path}/_delta_log") else None
+    return spark.read.format("delta").load(path) if has_entries(spark, f"{path}/_delta_log") else None

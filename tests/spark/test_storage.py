@@ -1,0 +1,84 @@
+"""Small files beside tables, and the versions of a Delta log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs import storage
+from jobs.commits import FORMAT, newest_commit_of_ours, newest_version
+from pipeline.errors import TableError
+
+
+def commit(table: Path, version: int, metadata: object = None) -> Path:
+    """A log file of a version, with our metadata or with somebody else's commit."""
+    (table / "_delta_log").mkdir(parents=True, exist_ok=True)
+    info = {"operation": "WRITE", "userMetadata": json.dumps(metadata) if metadata else None}
+    file = table / "_delta_log" / f"{version:020d}.json"
+    file.write_text(json.dumps({"commitInfo": info}))
+    return file
+
+
+def ours(micro_batch: int) -> dict[str, int]:
+    return {"headrace": FORMAT, "micro_batch": micro_batch}
+
+
+def test_names_are_those_of_the_files_whatever_is_in_them(spark: SparkSession, tmp_path: Path) -> None:
+    folder = tmp_path / "a, b"
+    folder.mkdir()
+    there = ["file with spaces", "with, comma", "{braces}", "50%25 = x", ".hidden", "ü"]
+    for name in there:
+        (folder / name).touch()
+    assert storage.names(spark, str(folder)) == storage.names(spark, f"{folder}/") == sorted(there)
+    (folder / "ü").unlink()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "only").touch()
+    assert storage.names(spark, str(tmp_path / "one")) == ["only"]
+
+
+def test_a_folder_without_anything_in_it_has_no_names_and_no_entries(spark: SparkSession, tmp_path: Path) -> None:
+    assert storage.names(spark, str(tmp_path)) == []
+    assert not storage.has_entries(spark, str(tmp_path))
+    assert not storage.has_entries(spark, str(tmp_path / "none"))
+    (tmp_path / "folder").mkdir()
+    assert storage.has_entries(spark, str(tmp_path))
+
+
+def test_the_newest_version_is_found_from_one_that_is_known_without_a_look_at_the_rest(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    assert newest_version(spark, str(tmp_path)) == -1
+    for version in (3, 4, 5, 9):  # 9 is what a listing finds; a log has no holes
+        commit(tmp_path, version)
+    assert newest_version(spark, str(tmp_path)) == 9
+    assert newest_version(spark, str(tmp_path), 3) == newest_version(spark, str(tmp_path), 5) == 5
+
+
+def test_a_known_version_that_is_gone_has_the_log_listed(spark: SparkSession, tmp_path: Path) -> None:
+    commit(tmp_path, 0)
+    assert newest_version(spark, str(tmp_path), 7) == 0
+
+
+def test_the_newest_commit_of_ours_is_found_behind_those_of_maintenance(spark: SparkSession, tmp_path: Path) -> None:
+    for version, metadata in enumerate([None, ours(0), None, ours(1), None, None]):
+        commit(tmp_path, version, metadata)
+    for after in (None, -1, 0, 2):
+        found = newest_commit_of_ours(spark, str(tmp_path), after=after)
+        assert found is not None
+        assert (found.version, found.metadata) == (3, ours(1))
+
+
+def test_without_a_later_commit_of_ours_the_earlier_one_is_found_and_its_loss_is_said(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    for version in (2, 3, 4):
+        commit(tmp_path, version, ours(7) if version == 2 else None)
+    found = newest_commit_of_ours(spark, str(tmp_path), after=3)
+    assert found is not None
+    assert found.version == 2
+    commit(tmp_path, 2)
+    with pytest.raises(TableError, match="no longer has the commit"):
+        newest_commit_of_ours(spark, str(tmp_path), after=3)
