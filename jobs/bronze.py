@@ -53,6 +53,7 @@ log = logging.getLogger("headrace.jobs")
 STATISTICS = ("_meta.partition", "_meta.order.offset", "_meta.produced_at", "_meta.ingested_at", "_rejected.reason")
 MICRO_BATCH_BYTES = 256 * 1024 * 1024  # of Kafka values: kept in memory or spilled while it is surveyed and decoded
 FILE_BYTES = 16 * 1024 * 1024  # of Kafka values: a small micro-batch makes one file, not one for each partition
+GENERATE_BYTES = 1024 * 1024  # of Kafka values
 OFFSETS_MIN, OFFSETS_MAX = 1_000, 250_000
 OFFSETS_FIRST_PACKED, OFFSETS_FIRST_PLAIN = 2_000, 100_000  # before the table knows how large its messages are
 OUTCOME_WAIT_S = 60.0
@@ -80,6 +81,7 @@ class BronzeJob:
         self._control = ControlLog(config.connection, self._stream)
         self._finish_pending = Finisher(config.connection)
         self._state = BronzeState()
+        self._version = -1
         self._query: str | None = None  # the Spark checkpoint's, since the last start
         self._assigned: set[Place] = set()
         self._log_start: dict[Place, int] = {}
@@ -141,6 +143,7 @@ class BronzeJob:
     def _checked_state(self) -> BronzeState:
         """The table's state, after checking that Spark checkpoint, table and topics belong together."""
         self._control.check_topic_ids()
+        self._version = tables.version(self._spark, self._path)
         state = tables.bronze_state(self._spark, self._path) or BronzeState()
         for topic, known in state.topic_ids.items():
             if (now := self._control.map.topic_ids.get(topic)) not in (None, known):
@@ -301,17 +304,19 @@ class BronzeJob:
         )
         if grows:
             writer = writer.option("mergeSchema", "true")
+        _plan_quickly(rows.sparkSession, plan.counts.bytes)
         crash.reach_when_written("bronze.before_commit", self._path)
         self._writer.check()
         writer.save(self._path)
 
     def _committed(self, query: str, micro_batch: int) -> None:
         """The state from now on is what the log says, not what we meant to write."""
-        state = tables.bronze_state(self._spark, self._path)
+        state = tables.bronze_state(self._spark, self._path, after=self._version)
         if state is None or (state.query, state.micro_batch) != (query, micro_batch):
             check_not_fenced(self._spark, self._path, self.name, query)
             raise InvariantError(f"{self.name}: micro-batch {micro_batch} was written, and the newest commit is not its own")
         self._state = state
+        self._version = tables.version(self._spark, self._path, self._version)
         self._micro_batches += 1
         totals = state.totals
         if self._on_progress is not None:
@@ -319,7 +324,7 @@ class BronzeJob:
                 TableProgress(
                     self.name,
                     micro_batches=self._micro_batches,
-                    version=tables.version(self._spark, self._path),
+                    version=self._version,
                     records=totals.records,
                     repeats=totals.repeats,
                     voids=totals.voids,
@@ -335,6 +340,14 @@ class BronzeJob:
         processed = assignment.positions(self._state.next)
         found = assignment.places_to_read((), processed, shard_map, self._log_start) - self._assigned
         return found & self._there_at_first if self._is_bounded else found
+
+
+def _plan_quickly(session: SparkSession, value_bytes: int) -> None:
+    """Settings of the query's own session for an append. To find the query's last one (txnVersion), Delta computes the state of
+    its log each time: few rows through large generated code, in three jobs where execution is adaptive. Nothing else in an
+    append is shuffled, and only for many rows is it worth to generate what is outside of Spark's own stages."""
+    session.conf.set("spark.sql.adaptive.enabled", "false")
+    session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN" if value_bytes < GENERATE_BYTES else "FALLBACK")
 
 
 def ensure_table(
