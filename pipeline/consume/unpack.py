@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import StreamConfig
 from pipeline.consume.decoders import Decoders
-from pipeline.consume.foreign import foreign_record
+from pipeline.consume.foreign import NO_SCHEMA, foreign_record
 from pipeline.consume.parts import Schemas
 from pipeline.consume.redriven import first_lives
 from pipeline.errors import DecodeError, SchemaError
@@ -161,14 +161,17 @@ class Unpacker:
         return shard
 
     def _decode(self, fetched: Fetched, shard: Shard, stamp: Stamp) -> tuple[Columns, Origin]:
-        schema_id, body = split_frame(fetched.value or b"")
-        decoder = self.decoder(schema_id)
-        if decoder.is_envelope:
-            columns = decoder.decode_columns(body, with_values=self.with_values)
-            if len(columns) != stamp.count:
-                raise DecodeError(f"the stamp promises {stamp.count} records, the aggregate has {len(columns)}")
+        if fetched.value is None:
+            schema_id, columns = NO_SCHEMA, plain_columns(fetched, None)
         else:
-            columns = plain_columns(fetched, decoder.decode_value(body))
+            schema_id, body = split_frame(fetched.value)
+            decoder = self.decoder(schema_id)
+            if decoder.is_envelope:
+                columns = decoder.decode_columns(body, with_values=self.with_values)
+            else:
+                columns = plain_columns(fetched, decoder.decode_value(body))
+        if len(columns) != stamp.count:
+            raise DecodeError(f"the stamp promises {stamp.count} records, the message has {len(columns)}")
         topic, partition = fetched.place
         # Without values no records are made: Arrow's columns are all that is used.
         made = columns if self.with_values or columns.arrow is None else Columns.of_entries([])

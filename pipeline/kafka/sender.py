@@ -56,8 +56,16 @@ class Sender:
         self._thread = threading.Thread(target=self._poll, name="headrace-delivery", daemon=True)
         self._thread.start()
 
-    def send(self, parcel: Any, place: tuple[str, int], key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
-        """Hand a message over; its outcome comes by callback, also where it is refused here."""
+    def send(
+        self,
+        parcel: Any,
+        place: tuple[str, int],
+        key: bytes,
+        value: bytes | None,
+        headers: list[tuple[str, bytes | None]],
+        timestamp_ms: int = 0,
+    ) -> None:
+        """Hand a message over; its outcome comes by callback, also where it is refused here. ``timestamp_ms`` 0 is now."""
 
         def report(error: KafkaError | None, message: Message) -> None:
             if self._stopped.is_set():
@@ -69,7 +77,9 @@ class Sender:
                 self._on_delivered(parcel, None if offset is None or offset < 0 else offset)
 
         try:
-            self._producer.produce(place[0], value=value, key=key, partition=place[1], headers=headers, on_delivery=report)
+            self._producer.produce(
+                place[0], value, key, place[1], on_delivery=report, timestamp=timestamp_ms, headers=headers
+            )
         except KafkaException as error:
             self._fail(parcel, error.args[0])
         except BufferError as error:

@@ -41,6 +41,7 @@ from pipeline.produce.receipt import PendingReceipt
 from pipeline.produce.salting import Salting
 from pipeline.produce.send import SendLoop
 from pipeline.produce.settle import SettleLoop
+from pipeline.produce.stamping import Messages
 from pipeline.produce.state import RECORD_OVERHEAD_BYTES, ProducerState, ProducerStats
 from pipeline.reshard.control_log import open_stream
 from pipeline.reshard.resharder import Finisher
@@ -75,7 +76,7 @@ class Producer:
         topics = Topics(config.connection)
         control = open_stream(config.connection, settings, topics)
         try:
-            self._registry.register(schema.full_name, schema.text)
+            value_id = self._registry.register(schema.full_name, schema.text)
             schema_id = self._registry.register(settings.subject, envelope_text(schema))
         except BaseException:
             control.close()
@@ -93,7 +94,8 @@ class Producer:
         self._traced = traced()
         self._claiming = Claiming(state, settings, schema_id, self._numbering, self._record_bytes_max)
         self._columns = Columns(ColumnEncoder(schema), state.packer.bytes_max, state.packer.records_max)
-        self._send = SendLoop(state, config.connection, stream, schema_id, self.name, self.incarnation)
+        messages = Messages(schema_id, None if settings.aggregation else value_id)
+        self._send = SendLoop(state, config.connection, stream, messages, self.name, self.incarnation)
         finish = partial(Finisher(config.connection, schema_id).finish, config.connection, settings)
         salting = Salting(self.name, self._send.skew) if settings.ordering == "salted" else None
         self._settle = SettleLoop(state, control, self.name, self.incarnation, finish, salting)

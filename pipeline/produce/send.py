@@ -17,12 +17,11 @@ from pipeline.config import Connection
 from pipeline.errors import HeadraceError, RecordTooLargeError
 from pipeline.kafka.sender import Failure, Sender
 from pipeline.model.shards import Place
-from pipeline.model.stamp import CLAIM_HEADER, STAMP_HEADER, encode_stamp
 from pipeline.produce.aggregate import Aggregate
 from pipeline.produce.expire import locked_expire
 from pipeline.produce.figures import SendFigures
 from pipeline.produce.skew import Skew
-from pipeline.produce.stamping import Stamper, message_of
+from pipeline.produce.stamping import Messages, Stamper
 from pipeline.produce.state import ProducerState, now_ms
 
 log = logging.getLogger("headrace.produce")
@@ -34,11 +33,11 @@ class SendLoop:
     """The sender's thread and the client that it currently uses."""
 
     def __init__(
-        self, state: ProducerState, connection: Connection, stream: str, schema_id: int, producer: str, incarnation: int
+        self, state: ProducerState, connection: Connection, stream: str, messages: Messages, producer: str, incarnation: int
     ) -> None:
         self._state = state
         self._connection = connection
-        self._schema_id = schema_id
+        self._messages = messages
         self._stamper = Stamper(producer, incarnation)
         self._stream = stream
         self._figures = SendFigures(stream)
@@ -111,18 +110,13 @@ class SendLoop:
             self.skew.add(parcel)
         now = now_ms()
         stamp = self._stamper.stamp(parcel, now)
-        headers = [(STAMP_HEADER, encode_stamp(stamp))]
-        message = parcel.claim
-        if message is None:
-            message = message_of(self._schema_id, parcel.count, parcel.content())
-        else:
-            headers.append((CLAIM_HEADER, b""))
+        message = self._messages.of(parcel, stamp)
         place = self._state.settled.shard_map.shards[parcel.shard].place
         self._find(place)
         self._state.stats.aggregates_sent += 1
-        self._state.stats.bytes_sent += len(message)
-        self._figures.sending(parcel, len(message), now)
-        self._client.send(parcel, place, parcel.shard.encode(), message, headers)
+        self._state.stats.bytes_sent += message.size_bytes
+        self._figures.sending(parcel, message.size_bytes, now)
+        self._client.send(parcel, place, message.key, message.value, message.headers, message.timestamp_ms)
 
     def _find(self, place: Place) -> None:
         """A partition made by a reshard has to be known to the client before it is named."""

@@ -1,11 +1,13 @@
-"""Stamping: what a message's header says of its aggregate (pure: the time comes in)."""
+"""Stamping: what a message's header says of its aggregate, and the message (pure: the time comes in)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pipeline.model.stamp import Stamp
+from pipeline.model.stamp import CLAIM_HEADER, STAMP_HEADER, Stamp, encode_stamp
 from pipeline.produce.aggregate import Aggregate
+from pipeline.schema.entry import entry_key_bytes, plain_record
 from pipeline.schema.framing import frame
 from pipeline.schema.varint import zigzag
 
@@ -13,6 +15,43 @@ from pipeline.schema.varint import zigzag
 def message_of(schema_id: int, count: int, content: Sequence[bytes | memoryview]) -> bytes:
     """The message that carries an aggregate of ``count`` entries."""
     return b"".join((frame(schema_id, b""), zigzag(count), *content, b"\x00"))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What goes to Kafka. ``timestamp_ms`` 0 is the time of sending."""
+
+    key: bytes
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp_ms: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.value or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """How a stream's aggregates become messages. ``plain_id`` is the value schema's id where each record goes alone
+    (``aggregation: none``), None elsewhere."""
+
+    schema_id: int
+    plain_id: int | None = None
+
+    def of(self, aggregate: Aggregate, stamp: Stamp) -> Message:
+        """A record that goes alone is a plain message by its partition key (DESIGN.md §4), or, where it says what such a message
+        has no place for, an aggregate of one: by the same key, since the topic may be a compacted one."""
+        headers: list[tuple[str, bytes | None]] = [(STAMP_HEADER, encode_stamp(stamp))]
+        key = aggregate.shard.encode()
+        if self.plain_id is not None:
+            key = entry_key_bytes(aggregate.bodies[0])
+        if aggregate.claim is not None:
+            return Message(key, aggregate.claim, [*headers, (CLAIM_HEADER, b"")])
+        if self.plain_id is not None and (plain := plain_record(aggregate.bodies[0])) is not None:
+            value = None if plain.value is None else frame(self.plain_id, plain.value)
+            return Message(key, value, headers + plain.headers, plain.timestamp_ms)
+        return Message(key, message_of(self.schema_id, aggregate.count, aggregate.content()), headers)
 
 
 class Stamper:

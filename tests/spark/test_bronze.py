@@ -16,6 +16,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 from pyspark.sql import functions as F
 
+from jobs.audit import audit
 from jobs.bronze import BronzeJob
 from jobs.supervise import Reaction, reaction
 from pipeline import Producer
@@ -239,6 +240,25 @@ def test_a_hostile_count_is_a_bad_message_and_does_not_take_the_memory(lake: Mak
     shop.run()
     assert [row["reason"] for row in shop.rejected()] == ["decode"]
     assert shop.numbers() == [1]
+
+
+def test_a_stream_whose_records_go_alone_is_read_and_audited_like_any_other(lake: MakeLake) -> None:
+    shop = lake(aggregation="none")
+    with Producer(shop.stream, config=shop.config) as producer:
+        producer.put(order(1), key="apple")
+        producer.put(order(2), key="pear", id="explicit")
+        producer.put(order(3), key="plum", hash_key=hash_key("apple"))
+        producer.put(None, key="apple")
+    shop.run("bronze.orders", "silver.orders")
+    rows = {row["_meta"]["seq"]: row for row in shop.read().collect()}
+    assert {seq: (row["_meta"]["key"], row["number"]) for seq, row in rows.items()} == {
+        0: ("apple", 1), 1: ("pear", 2), 2: ("plum", 3), 3: ("apple", None),
+    }  # fmt: skip
+    assert [seq for seq, row in rows.items() if row["_deleted"]] == [3]
+    assert rows[1]["_meta"]["id"] == "explicit"
+    assert rows[0]["_meta"]["schema_id"] != rows[1]["_meta"]["schema_id"]
+    (result,) = audit(shop.spark, shop.config, "bronze.orders")
+    assert not result.findings
 
 
 def test_plain_packed_and_foreign_messages_are_read_from_one_topic(lake: MakeLake, stack: Any) -> None:

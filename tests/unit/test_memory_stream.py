@@ -258,7 +258,7 @@ def test_a_message_with_other_records_than_its_stamp_promises_is_refused() -> No
     with stream.consumer() as consumer:
         assert take(consumer, 2) == [0, 1]
     [letter] = stream.dead_letters
-    assert "promises 2 records, the aggregate has 1" in letter.text
+    assert "promises 2 records, the message has 1" in letter.text
 
 
 def test_a_repeat_is_dropped_by_the_next_member_also_after_a_split() -> None:

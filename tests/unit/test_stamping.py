@@ -1,0 +1,77 @@
+"""What messages aggregates become, and what of an entry a plain message carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.model.keys import with_hash
+from pipeline.model.stamp import CLAIM_HEADER, STAMP_HEADER, decode_stamp
+from pipeline.produce.aggregate import Aggregate
+from pipeline.produce.stamping import Message, Messages, Stamper, message_of
+from pipeline.schema.encode import EntryEncoder, compile_encoder
+from pipeline.schema.entry import plain_record
+from pipeline.schema.framing import frame
+from pipeline.schema.value_schema import parse_schema
+from pipeline.schema.varint import RELATIVE
+
+SCHEMA = parse_schema({"type": "record", "name": "R", "fields": [{"name": "n", "type": "int"}]})
+ENTRY, VALUE = EntryEncoder(SCHEMA).encode, compile_encoder(SCHEMA)
+AT_MS = 1_700_000_000_000
+HEADERS = st.lists(st.tuples(st.text(max_size=5).map("h-".__add__), st.none() | st.binary(max_size=200)), max_size=3)
+
+
+def sent(entry: bytes, plain_id: int | None = 7, claim: bytes | None = None) -> Message:
+    aggregate = Aggregate("s0", AT_MS)
+    aggregate.claim = claim
+    aggregate.append(3, None, entry)
+    return Messages(5, plain_id).of(aggregate, Stamper("p", 1).stamp(aggregate, AT_MS))
+
+
+@given(key=st.text(max_size=200), headers=HEADERS, n=st.none() | st.integers(-(2**31), 2**31 - 1))
+def test_a_plain_message_carries_key_time_headers_and_value_of_its_entry(key: str, headers: Any, n: int | None) -> None:
+    value = None if n is None else {"n": n}
+    message = sent(ENTRY(key, None, 0, AT_MS, headers, value))
+    assert (message.key, message.timestamp_ms) == (key.encode(), AT_MS)
+    assert message.value == (None if value is None else frame(7, VALUE(value)))
+    (name, stamp), *rest = message.headers
+    assert name == STAMP_HEADER
+    assert decode_stamp(stamp or b"").count == 1
+    assert rest == headers
+
+
+@pytest.mark.parametrize(
+    ("id", "salt", "headers"),
+    [
+        ("id-1", 0, None),
+        (None, 2, None),
+        (None, 0, with_hash(None, 11)),
+        (None, 0, [("a", None), (STAMP_HEADER, b"x")]),
+        (None, 0, [(CLAIM_HEADER, b"")]),
+    ],
+)
+def test_what_a_plain_message_has_no_place_for_goes_as_an_aggregate_of_one_by_the_same_key(
+    id: str | None, salt: int, headers: Any
+) -> None:
+    entry = ENTRY("k", id, salt, AT_MS, headers, {"n": 1})
+    message = sent(entry)
+    assert plain_record(entry) is None
+    assert (message.key, message.value) == (b"k", message_of(5, 1, (RELATIVE[0], entry)))
+    assert [name for name, _ in message.headers] == [STAMP_HEADER]
+
+
+def test_with_aggregation_a_record_alone_is_an_aggregate_by_its_shard() -> None:
+    entry = ENTRY("k", None, 0, AT_MS, None, {"n": 1})
+    message = sent(entry, plain_id=None)
+    assert (message.key, message.value, message.timestamp_ms) == (b"s0", message_of(5, 1, (RELATIVE[0], entry)), 0)
+
+
+def test_a_claimed_record_carries_its_reference_by_its_own_key_where_records_go_alone() -> None:
+    stub = ENTRY("k", None, 0, 0, None, None)
+    for plain_id, key in ((7, b"k"), (None, b"s0")):
+        message = sent(stub, plain_id, claim=b"reference")
+        assert (message.key, message.value) == (key, b"reference")
+        assert message.headers[1] == (CLAIM_HEADER, b"")
