@@ -92,7 +92,10 @@ def names(spark: SparkSession, folder: str) -> list[str]:
         if not file_system.exists(at):
             return []
         # As one text: a Delta log has thousands of files, and to ask each for its name takes Python a fifth of a millisecond.
-        paths = _java_class(spark, "org.apache.hadoop.fs.FileUtil").stat2Paths(file_system.listStatus(at))
+        # Of an array of paths, since of one alone S3 gives an array of its own class, which Py4J takes for another one.
+        folders = spark.sparkContext._gateway.new_array(_java_class(spark, "org.apache.hadoop.fs.Path"), 1)  # type: ignore[union-attr]
+        folders[0] = at
+        paths = _java_class(spark, "org.apache.hadoop.fs.FileUtil").stat2Paths(file_system.listStatus(folders))
         text: str = _java_class(spark, "org.apache.commons.lang3.ArrayUtils").toString(paths)
         whole = at.makeQualified(file_system.getUri(), file_system.getWorkingDirectory()).toString()
         inside = f"{whole.rstrip('/')}/"
