@@ -5,6 +5,7 @@ Everything goes through Hadoop's FileSystem in the JVM, so that credentials and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -12,6 +13,8 @@ from pyspark.sql import SparkSession
 
 from jobs.object_store import explained, is_object_store
 from pipeline.errors import TableError
+
+PIECE_BYTES, PIECES_MAX = 6_000, 40
 
 
 def read_bytes(spark: SparkSession, path: str) -> bytes | None:
@@ -31,13 +34,24 @@ def _read(spark: SparkSession, path: str) -> bytes | None:
             return None
         raise
     try:
-        return bytes(_java_class(spark, "org.apache.commons.io.IOUtils").toByteArray(stream))
+        return b"".join(_parts(stream))
     except Exception as error:
         if "ChecksumException" in str(error):
             raise TableError(f"{path} is damaged (its checksum differs): restore it from a backup, or move it away") from error
         raise
     finally:
         stream.close()
+
+
+def _parts(stream: Any) -> Iterator[bytes]:
+    """What a stream holds. What Py4J cannot write in one go (8 KiB, in Base64) waits 40 ms for the network to acknowledge, so the
+    files of a Delta log come in pieces; one that is larger than most is worth the wait."""
+    for _ in range(PIECES_MAX):
+        piece = bytes(stream.readNBytes(PIECE_BYTES))
+        yield piece
+        if len(piece) < PIECE_BYTES:
+            return
+    yield bytes(stream.readAllBytes())
 
 
 def read_text(spark: SparkSession, path: str) -> str | None:

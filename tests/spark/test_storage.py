@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_names_are_those_of_the_files_whatever_is_in_them(spark: SparkSession, t
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "only").touch()
     assert storage.names(spark, str(tmp_path / "one")) == ["only"]
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1])
+@pytest.mark.parametrize("pieces", [0, 1, 2, storage.PIECES_MAX, 2 * storage.PIECES_MAX])
+def test_a_file_is_read_as_it_is_whatever_its_size(spark: SparkSession, tmp_path: Path, pieces: int, over: int) -> None:
+    content = random.Random(7).randbytes(max(0, pieces * storage.PIECE_BYTES + over))
+    (tmp_path / "file").write_bytes(content)
+    assert storage.read_bytes(spark, str(tmp_path / "file")) == content
 
 
 def test_a_folder_without_anything_in_it_has_no_names_and_no_entries(spark: SparkSession, tmp_path: Path) -> None:
