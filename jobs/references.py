@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs import tables
-from jobs.commits import versions
+from jobs.commits import newest_version
 from pipeline.config import Config
 from pipeline.errors import ConfigError, TableError
 
@@ -79,10 +79,11 @@ class References:
         if name not in self._config.tables:
             there = ", ".join([*sorted(self._config.references), *sorted(self._config.tables)]) or "none"
             raise ConfigError(f"{where}: headrace.yml has no reference or table {name!r}; there are: {there}")
-        known = versions(self._spark, tables.table_path(self._config, name))
-        if not known:
+        held = self._held.get(name)
+        newest = newest_version(self._spark, tables.table_path(self._config, name), -1 if held is None else held.stamp)
+        if newest < 0:
             raise TableError(f"{where}: table {name} is not there yet: run `headrace run {name}` first")
-        return known[-1]
+        return newest
 
     def _read(self, name: str, at: Any) -> DataFrame:
         if name in self._config.references:

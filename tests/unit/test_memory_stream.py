@@ -261,6 +261,16 @@ def test_a_message_with_other_records_than_its_stamp_promises_is_refused() -> No
     assert "promises 2 records, the message has 1" in letter.text
 
 
+def test_a_plain_tombstone_with_the_stamp_of_several_records_is_refused() -> None:
+    stream = stream_of([0])
+    stream.put_raw(None, headers=[(STAMP_HEADER, encode_stamp(Stamp("s0", "enemy", 0, 0, 1, -1, 2, 0)))])
+    stream.put({"number": 1}, key="k")
+    with stream.consumer() as consumer:
+        assert take(consumer, 2) == [0, 1]
+    [letter] = stream.dead_letters
+    assert "promises 2 records, the message has 1" in letter.text
+
+
 def test_a_repeat_is_dropped_by_the_next_member_also_after_a_split() -> None:
     stream = stream_of([0])
     with stream.consumer() as consumer:
