@@ -69,6 +69,13 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.stop()
 
 
+def _replace(file: Path, text: str) -> None:
+    """In one step: jobs in other threads read the same files at any time."""
+    new = file.with_suffix(f"{file.suffix}.{threading.get_ident()}")
+    new.write_text(text)
+    new.replace(file)
+
+
 @dataclass
 class Lake:
     """A stream and its tables, all under names not used before."""
@@ -88,10 +95,10 @@ class Lake:
             "silver.orders": {"from": "bronze.orders", "merge": {"keys": ["item"]}},
         } | self.table_options
         profile = {"profile": "other", "profiles": {"other": self.connection}} if self.connection else {"profile": "embedded"}
-        (self.folder / "order.avsc").write_text(json.dumps(self.options.get("value", ORDER)))
+        _replace(self.folder / "order.avsc", json.dumps(self.options.get("value", ORDER)))
         stream = {"schema": "order.avsc", "shards": 2, "key": "item"} | {k: v for k, v in self.options.items() if k != "value"}
         file = self.folder / "headrace.yml"
-        file.write_text(yaml.safe_dump(profile | {"warehouse": "lake", "streams": {self.stream: stream}, "tables": tables_}))
+        _replace(file, yaml.safe_dump(profile | {"warehouse": "lake", "streams": {self.stream: stream}, "tables": tables_}))
         return load_config(file)
 
     @property
@@ -236,7 +243,7 @@ class Shelf:
         file = self.folder / "headrace.yml"
         profile = {"profile": "other", "profiles": {"other": {"bootstrap": "127.0.0.1:1", "registry": "http://127.0.0.1:1"}}}
         content = profile | {"warehouse": "lake", "streams": streams, "tables": made | self.gold, "references": references}
-        file.write_text(yaml.safe_dump(content))
+        _replace(file, yaml.safe_dump(content))
         return load_config(file)
 
     def create(self, table: str, columns: str) -> None:
