@@ -57,6 +57,15 @@ _COMMON = {
     "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
 }
 
+# The defaults rename through Hadoop's FileContext, which on a local disk starts a process (`readlink`) eight times for each file:
+# 32 times for a micro-batch. These look, then rename, as it does; the log's also keeps threads apart.
+_ON_DISK = {
+    "spark.delta.logStore.file.impl": "io.delta.storage.LocalLogStore",
+    "spark.sql.streaming.checkpointFileManagerClass": (
+        "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+    ),
+}
+
 # Half of the processor time of a first minute goes into the second compiler.
 QUICK_COMPILER = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
 
@@ -108,9 +117,8 @@ def spark_session(
     on_s3 = object_store.is_object_store(warehouse)
     if is_submitted():
         return _printing_to_stderr(_submitted(builder, on_s3))
-    if on_s3:
-        for key, value in object_store.settings(os.environ).items():
-            builder = builder.config(key, value)
+    for key, value in (object_store.settings(os.environ) if on_s3 else _ON_DISK).items():
+        builder = builder.config(key, value)
     jars = [*ensure("spark"), *(ensure("s3") if on_s3 else ())]
     return _printing_to_stderr(_local(builder, jars, cores or CORES_DEFAULT, memory or MEMORY_DEFAULT, log_file, short))
 
