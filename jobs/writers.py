@@ -1,7 +1,7 @@
 """One driver writes a table on S3 at a time: each start takes the next number, and who no longer has the newest stops.
 
-Delta's log store for S3 keeps writers apart inside one JVM only (docs/adr/0021-one-driver-per-table-on-s3.md). Elsewhere the
-file system does it, and there is nothing to do here.
+Delta's log store for S3 keeps writers apart inside one JVM only (docs/adr/0021-one-driver-per-table-on-s3.md). HDFS does it
+itself, and what a local disk does is said in docs/cluster.md: there is nothing to do here.
 """
 
 from __future__ import annotations
