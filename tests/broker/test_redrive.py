@@ -170,3 +170,32 @@ def test_a_replay_takes_what_lies_between_its_times_and_matches(order_config: Ma
     assert (late.read, late.put, early.put) == (3, 2, 3)
     numbers = {record.value["number"] for record in read(config, f"{stream}-copy", 5)}
     assert numbers == {0, 1, 2, 3, 5}
+
+
+def test_the_replay_command_puts_a_stretch_elsewhere_or_lets_a_group_read_again_or_says_why_not(order_config: Make) -> None:
+    config, stream = order_config(shards=1, copies=["copy"])
+    put(config, stream, range(4))
+    assert [record.value["number"] for record in read(config, stream, 4)] == [0, 1, 2, 3]
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["--config", str(config.path), "replay", stream, *arguments, "--json"])
+
+    copied = run("--into", f"{stream}-copy", "--where", "value.number >= 2", "--rate", "1000", "--from", "earliest")
+    assert json.loads(copied.stdout) == {
+        "stream": stream, "into": f"{stream}-copy", "read": 4, "put": 2, "refused": 0, "bad": 0,
+    }  # fmt: skip
+    assert [record.value["number"] for record in read(config, f"{stream}-copy", 2)] == [2, 3]
+    again = json.loads(run("--group", "g").stdout)
+    assert again == {"stream": stream, "group": "g", "positions": {f"{stream}[0]": 0}}
+    assert [record.value["number"] for record in read(config, stream, 4)] == [0, 1, 2, 3]
+
+    for arguments, lacks in (
+        ((), "needs either --into STREAM or --group G"),
+        (("--group", "g", "--rate", "5"), "go with --into"),
+        (("--into", f"{stream}-copy", "--from", "2026-01-31T12:00:00"), "the time needs its zone"),
+        (("--into", f"{stream}-copy", "--to", "soon"), "expected a time such as"),
+        (("--into", stream), "into itself"),
+    ):
+        refused = run(*arguments)
+        assert refused.exit_code != 0
+        assert lacks in f"{refused.exception} {refused.output}"
