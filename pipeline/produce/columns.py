@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any, overload
 
@@ -23,6 +24,8 @@ CHUNK_ROWS_MAX = 32_768
 ROW_BYTES = 1_024  # a chunk has at most as many rows as would fit into the buffer with this size each
 # Fewer rows a shard than this make aggregates too small to be worth it: they go the way of `put`.
 SHARD_ROWS_MIN = 256
+KEYS_KNOWN_MAX = 65_536  # of which the owner is remembered, so that a key is not hashed in every chunk
+KEY_BYTES_KNOWN = 256  # on average; longer ones are hashed again
 
 
 @dataclass(slots=True)
@@ -42,12 +45,13 @@ class Piece:
 
 
 class Columns:
-    """Cuts chunks for one producer. Holds no lock and no state of the producer's."""
+    """Cuts chunks for one producer. Holds no lock and no state of the producer's. Safe from many threads."""
 
     def __init__(self, encoder: ColumnEncoder, bytes_max: int, records_max: int) -> None:
         self._encoder = encoder
         self._bytes_max = bytes_max
         self._records_max = records_max
+        self._owners = _Owners(ShardMap())
 
     def worth(self, rows: int, shard_map: ShardMap) -> bool:
         return self._encoder.usable and rows >= SHARD_ROWS_MIN * len(shard_map.leaves)
@@ -63,7 +67,10 @@ class Columns:
             keys = None if columns is None else _keys_of_rows(chunk, key)
         if columns is None or keys is None:
             return None
-        owners = _owners(keys, shard_map)
+        owning = self._owners
+        if owning.leaves != shard_map.leaves:
+            owning = self._owners = _Owners(shard_map)
+        owners = owning.of(keys)
         order = pc.sort_indices(owners)  # stable: a shard's rows stay in their order
         counts = pc.value_counts(owners.take(order))
         columns, keys = [column.take(order) for column in columns], keys.take(order)
@@ -131,12 +138,23 @@ def _keys_of_rows(chunk: Sequence[Any], key: str) -> pa.Array | None:
     return pa.array(keys, pa.string()) if set(map(type, keys)) == {str} else None
 
 
-def _owners(keys: pa.Array, shard_map: ShardMap) -> pa.Array:
-    """Of each row, the number of the leaf that owns its key: each key is hashed once."""
-    encoded = keys.dictionary_encode()
-    numbers = {leaf.id: number for number, leaf in enumerate(shard_map.leaves)}
-    owners = [numbers[shard_map.route(hash_key(key)).id] for key in encoded.dictionary.to_pylist()]
-    return pa.array(owners, pa.int32()).take(encoded.indices)
+class _Owners:
+    """Which leaf of a shard map, by its number, owns each key of a chunk."""
+
+    def __init__(self, shard_map: ShardMap) -> None:
+        self.leaves = shard_map.leaves
+        self._route = shard_map.route
+        self._numbers = {leaf.id: number for number, leaf in enumerate(shard_map.leaves)}
+        self._known = lru_cache(KEYS_KNOWN_MAX)(self._owner)
+
+    def of(self, keys: pa.Array) -> pa.Array:
+        encoded = keys.dictionary_encode()
+        distinct = encoded.dictionary
+        owner = self._known if distinct.nbytes <= KEY_BYTES_KNOWN * len(distinct) else self._owner
+        return pa.array(map(owner, distinct.to_pylist()), pa.int32()).take(encoded.indices)
+
+    def _owner(self, key: str) -> int:
+        return self._numbers[self._route(hash_key(key)).id]
 
 
 class Receipts(Sequence[PendingReceipt]):

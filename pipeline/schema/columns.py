@@ -24,6 +24,8 @@ from pipeline.schema.logical import INT_RANGES
 from pipeline.schema.value_schema import ValueSchema
 
 _CONSTANTS = {"id": 0, "salt": 0, "timestamp": 0, "headers": 0, "branch": 1}
+_TIMESTAMP = list(_CONSTANTS).index("timestamp")
+CONSTANT_ROWS = 10_000  # made once; an aggregate has mostly no more
 _ARROW = {
     "boolean": pa.bool_(),
     "int": pa.int32(),
@@ -84,6 +86,10 @@ class ColumnEncoder:
             self._text = json.dumps({"type": "record", "name": "Entry", "fields": fields})
             self._schema: pa.Schema = pyruhvro.avro_to_arrow_schema(self._text)
             self._serialize: Any = pyruhvro.serialize_record_batch
+            self._constants = [
+                pa.repeat(pa.scalar(value, self._schema.field(name).type), CONSTANT_ROWS)
+                for name, value in _CONSTANTS.items()
+            ]
 
     def bytes_max(self, columns: Sequence[pa.Array], keys: pa.Array) -> int:
         """An upper bound of what the entries of these columns take."""
@@ -113,14 +119,16 @@ class ColumnEncoder:
     def encode(self, columns: Sequence[pa.Array], keys: pa.Array, relative_seqs: pa.Array, timestamp_ms: int) -> Entries:
         """Entries of these columns, in their order."""
         rows = len(keys)
-        constants = [
-            pa.repeat(pa.scalar(timestamp_ms if name == "timestamp" else value, self._schema.field(name).type), rows)
-            for name, value in _CONSTANTS.items()
-        ]
+        constants = [self._constant(index, rows) for index in range(len(_CONSTANTS))]
+        constants[_TIMESTAMP] = pa.repeat(pa.scalar(timestamp_ms, pa.int64()), rows)
         batch = pa.RecordBatch.from_arrays([relative_seqs, keys, *constants, *columns], schema=self._schema)
         encoded = self._serialize(batch, self._text, 1)[0]
         _, ends, body = encoded.buffers()
         return Entries(memoryview(body), memoryview(ends).cast("i")[encoded.offset + 1 : encoded.offset + rows + 1])
+
+    def _constant(self, index: int, rows: int) -> pa.Array:
+        made = self._constants[index]
+        return made.slice(0, rows) if rows <= CONSTANT_ROWS else pa.repeat(made[0], rows)
 
 
 def _all(arrays: list[pa.Array | None]) -> list[pa.Array] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from pipeline.produce.aggregate import State
 from pipeline.produce.columns import Columns, Receipts, chunks_of
 from pipeline.produce.pack import Packer
 from pipeline.produce.receipt import PendingReceipt
-from pipeline.schema.columns import ColumnEncoder
+from pipeline.schema.columns import CONSTANT_ROWS, ColumnEncoder
 from pipeline.schema.encode import EntryEncoder
 from pipeline.schema.value_schema import parse_schema
 
@@ -57,6 +58,35 @@ def test_each_row_is_in_an_aggregate_of_its_shard_under_its_sequence(table: bool
             assert shard_map.route(hashed).id == made.shard
             seen[seq] = body
     assert seen == {1000 + n: ENCODE(row["key"], None, 0, 5, None, row) for n, row in enumerate(rows)}
+
+
+def test_keys_go_to_the_shards_of_the_map_that_is_given_also_when_it_is_another_than_before() -> None:
+    one, three = columns(), three_shards()
+    shards = [Shard("left", 0, 1 << 63, "t", 0), Shard("right", 1 << 63, 1 << 64, "t", 1)]
+    event = {"type": CREATED, "shards": [shard_event(s) for s in shards], "hash": HASH_NAME, "subject": "s", "ordering": "strict"}
+    for shard_map in (three, ShardMap().apply(event, 0), three):
+        pieces = one.pieces(some_rows(100), "key", shard_map, 5)
+        assert pieces is not None
+        owners = {f"key-{n}": shard_map.route(hash_key(f"key-{n}")).id for n in range(13)}
+        assert {piece.shard: len(piece.rows) for piece in pieces} == Counter(owners[row["key"]] for row in some_rows(100))
+
+
+def test_keys_too_long_to_be_remembered_find_their_shards_too() -> None:
+    shard_map, rows = three_shards(), [{"key": f"{n}" * 1000, "number": n} for n in range(9)]
+    pieces = columns().pieces(rows, "key", shard_map, 5)
+    assert pieces is not None
+    found = {rows[place]["key"]: piece.shard for piece in pieces for place in piece.rows}
+    assert found == {row["key"]: shard_map.route(hash_key(row["key"])).id for row in rows}
+
+
+def test_an_aggregate_may_have_more_rows_than_the_constants_made_beforehand() -> None:
+    rows, key = some_rows(CONSTANT_ROWS + 5), "key-1"
+    one_key = [row | {"key": key} for row in rows]
+    pieces = columns(bytes_max=10_000_000, records_max=100_000).pieces(one_key, "key", three_shards(), 5)
+    assert pieces is not None
+    made = pieces[0].aggregate(0, 0)
+    assert (len(pieces), made.count) == (1, len(rows))
+    assert made.bodies[-1] == ENCODE(key, None, 0, 5, None, one_key[-1])
 
 
 def test_the_records_of_a_block_can_be_packed_again_and_their_receipts_follow() -> None:
