@@ -60,5 +60,5 @@ def within_trace(handler: Callable[[Record], Result]) -> Callable[[Record], Resu
 
 
 def _is_sampled() -> bool:
-    span = trace.get_current_span()
-    return span is not trace.INVALID_SPAN and span.get_span_context().trace_flags.sampled
+    # Asked for every record: where nothing is active the context is empty, and no span has to be looked for in it.
+    return bool(context.get_current()) and trace.get_current_span().get_span_context().trace_flags.sampled
