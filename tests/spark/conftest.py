@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,19 @@ def quick_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("SPARK_CONF_DIR", str(folder))
         patch.setenv("SPARK_SUBMIT_OPTS", QUICK_COMPILER)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def links_looked_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file that gets a line for each process `readlink` that the tests' Sparks start."""
+    folder = tmp_path_factory.mktemp("bin")
+    noted = folder / "noted"
+    noted.touch()
+    (folder / "readlink").write_text(f'#!/bin/sh\necho "$*" >> {noted}\nexec {shutil.which("readlink")} "$@"\n')
+    (folder / "readlink").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(folder), prepend=os.pathsep)
+        yield noted
 
 
 @pytest.fixture(scope="session")

