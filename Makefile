@@ -16,7 +16,7 @@ help: ## print the targets
 
 install: $(STAMP) ## install everything into .venv (Python packages and the broker's and Spark's jars)
 
-$(STAMP): requirements/all.lock requirements/build.lock pyproject.toml pipeline/local/jars.lock.json
+$(STAMP): requirements/all.lock requirements/build.lock pyproject.toml setup.py $(wildcard pipeline/compiled/*.[ch]) pipeline/local/jars.lock.json
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or newer; set PYTHON=python3.12, say")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.lock
@@ -30,8 +30,10 @@ demo: install ## the main job on real data, from nothing to proof
 
 test: install tools check unit property broker spark chaos ## check, then run all tests
 
-tools: ## what the tests need besides Python: Prometheus, Alertmanager, Go (installed where missing)
+tools: install ## what the tests need besides Python: a C compiler, Prometheus, Alertmanager, Go (installed where missing)
 	@bash tests/tools.sh
+	@$(BIN)/python -c "import pipeline.compiled._core" 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 
 check: install schemas-check ## ruff, mypy, import-linter, schemas
 	$(BIN)/ruff check .
@@ -69,6 +71,9 @@ chaos-tables: install ## Spark drivers, executors and the broker killed; SEED=â€
 
 bench: install .venv-peers/.installed ## our figures beside the plain way and beside peers
 	$(BIN)/python -m bench
+
+pyfiles: install ## dist/headrace-pyfiles.zip, for spark-submit --py-files on a cluster
+	$(BIN)/python -m jobs.pyfiles
 
 compose-up: ## docker/compose.yaml: Kafka, registry, object store, Spark, Prometheus, Grafana (THREE=1: three brokers)
 	docker compose $(if $(THREE),--env-file docker/three.env) -f docker/compose.yaml up --build --detach --wait

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "connectors", "jobs")
 DEFAULT = Path("dist/headrace-pyfiles.zip")
 _LEFT_OUT = {"__pycache__"}
+_COMPILED = {".c", ".h", ".so", ".pyd"}  # optional, and no zip can hold it
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same sources make the same bytes
 
 
@@ -37,7 +38,7 @@ def build(into: Path = DEFAULT, root: Path = ROOT) -> Path:
 def _files(root: Path) -> Iterator[Path]:
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
-            if path.is_file() and not _LEFT_OUT.intersection(path.parts):
+            if path.is_file() and path.suffix not in _COMPILED and not _LEFT_OUT.intersection(path.parts):
                 yield path
 
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The tools that tests hold metrics, rules, dashboards and compose files to, installed where they are missing: Debian's
-# packages, and Go from PyPI into .venv (Debian's may be too old).
+# The compiler of pipeline/compiled, and the tools that tests hold metrics, rules, dashboards and compose files to, installed
+# where they are missing: Debian's packages, and Go from PyPI into .venv (Debian's may be too old).
 set -euo pipefail
 packages=()
+command -v cc >/dev/null || packages+=(gcc libc6-dev)
 { command -v prometheus && command -v promtool; } >/dev/null || packages+=(prometheus)
 command -v prometheus-pushgateway >/dev/null || packages+=(prometheus-pushgateway)
 command -v amtool >/dev/null || packages+=(prometheus-alertmanager)

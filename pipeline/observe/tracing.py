@@ -8,7 +8,8 @@ its decoding by column.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from pipeline.model.keys import Headers
 from pipeline.model.record import TRACE_HEADER, TRACE_STATE_HEADER, Record
@@ -25,6 +26,13 @@ Result = TypeVar("Result")
 def traced() -> Callable[[], bool] | None:
     """The function that tells whether a sampled span is active where it is called; None without OpenTelemetry."""
     return None if trace is None else _is_sampled
+
+
+def active_context() -> ContextVar[Any] | None:
+    """The variable in which OpenTelemetry keeps what is active, for those that have to look often; None where it is not known
+    (no OpenTelemetry, or one that keeps it elsewhere): ``traced`` has to be asked then."""
+    kept = None if trace is None else getattr(getattr(context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+    return kept if isinstance(kept, ContextVar) else None
 
 
 def with_trace(headers: Headers | None) -> Headers:

@@ -5,6 +5,7 @@ No Python object is made per record, not even a receipt: ``Receipts`` makes thos
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,8 @@ import pyarrow.compute as pc
 
 from pipeline.model.keys import hash_key
 from pipeline.model.shards import Shard, ShardMap
-from pipeline.produce.aggregate import Aggregate, Block
+from pipeline.produce.aggregate import Aggregate
+from pipeline.produce.entries import Block
 from pipeline.produce.receipt import PendingReceipt
 from pipeline.schema.columns import ColumnEncoder, Entries
 
@@ -38,10 +40,8 @@ class Piece:
 
     def aggregate(self, first_seq: int, now_ms: int) -> Aggregate:
         """The aggregate, where the chunk's row 0 has sequence ``first_seq``."""
-        made = Aggregate(self.shard, now_ms)
-        made.first_seq = first_seq + self.rows[0]
-        made.fill(Block(self.entries.body, self.entries.ends, self.rows))
-        return made
+        block = Block(self.entries.body, self.entries.ends, self.rows, first_seq + self.rows[0])
+        return Aggregate(self.shard, now_ms, entries=block)
 
 
 class Columns:
@@ -158,16 +158,21 @@ class _Owners:
 
 
 class Receipts(Sequence[PendingReceipt]):
-    """The receipts of a ``put_many``, in the order of its rows; those of whole columns are made when asked for."""
+    """The receipts of a ``put_many``, in the order of its rows; each is made when it is asked for, so that the garbage collector
+    has not to look at all of them again and again."""
 
     def __init__(self) -> None:
-        self._made: list[PendingReceipt] = []
+        self._aggregates: list[Aggregate] = []
+        self._indexes = array("I")
         self._later: list[tuple[Aggregate, memoryview, int]] = []
         self._length = 0
 
     def add(self, receipt: PendingReceipt) -> None:
-        self._make()
-        self._made.append(receipt)
+        if self._later:
+            self._make()
+        aggregate, index = receipt
+        self._aggregates.append(aggregate)
+        self._indexes.append(index)
         self._length += 1
 
     def add_chunk(self, aggregates: Sequence[tuple[Aggregate, memoryview]], rows: int) -> None:
@@ -186,15 +191,17 @@ class Receipts(Sequence[PendingReceipt]):
 
     def __getitem__(self, index: int | slice) -> PendingReceipt | list[PendingReceipt]:
         self._make()
-        return self._made[index]
+        if isinstance(index, slice):
+            return [PendingReceipt(pair) for pair in zip(self._aggregates[index], self._indexes[index], strict=True)]
+        return PendingReceipt((self._aggregates[index], self._indexes[index]))
 
     def _make(self) -> None:
-        if not self._later:
-            return
-        blank: list[Any] = [None] * (self._length - len(self._made))
-        before = len(self._made)
+        before = len(self._aggregates)
+        blank: list[Any] = [None] * (self._length - before)
+        self._aggregates += blank
+        self._indexes.frombytes(bytes(self._indexes.itemsize * len(blank)))
         for aggregate, places, start in self._later:
             for index, place in enumerate(places):
-                blank[start - before + place] = PendingReceipt((aggregate, index))
-        self._made += blank
+                self._aggregates[start + place] = aggregate
+                self._indexes[start + place] = index
         self._later.clear()

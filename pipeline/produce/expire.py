@@ -86,7 +86,7 @@ class ExpiredLoop:
                             return
                         state.put_aside.wait(RETRY_S)
                     aggregate = state.aside[0]
-                    content = aggregate.content()
+                    content = aggregate.entries.content()
                 self._write(aggregate, message_of(self._schema_id, aggregate.count, content))
         except Exception as error:  # a bug of ours must fail the receipts, not leave them waiting
             log.exception("the thread of expired records failed")

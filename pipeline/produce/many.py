@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from pipeline.compiled import core
 from pipeline.errors import ConfigError, SchemaMismatchError
 from pipeline.produce.columns import CHUNK_ROWS_MAX, ROW_BYTES, Receipts, chunks_of
 from pipeline.produce.state import RECORD_OVERHEAD_BYTES, now_ms
 
 if TYPE_CHECKING:
     from pipeline.produce.producer import Producer
+
+COMPILED = () if core is None else core.Putter
 
 
 def put_many(
@@ -32,7 +35,8 @@ def put_many(
     rows_max = max(1, min(CHUNK_ROWS_MAX, limits.buffer_records_max // 2, limits.buffer_bytes_max // ROW_BYTES))
     for chunk in chunks_of(rows, rows_max, limits.buffer_bytes_max // 8):
         at = None if position is None else position + len(receipts)
-        if not _put_columns(producer, chunk, column, at, timeout, receipts):
+        by_row = isinstance(chunk, list) and isinstance(producer.put, COMPILED)  # faster than to make columns of dicts
+        if by_row or not _put_columns(producer, chunk, column, at, timeout, receipts):
             each = chunk.to_pylist() if isinstance(chunk, pa.RecordBatch) else chunk
             for index, row in enumerate(each):
                 place = None if at is None else at + index

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.config import Aggregation
 from pipeline.produce.aggregate import Aggregate, WaitingRecord
+from pipeline.produce.entries import Parts
 from pipeline.produce.receipt import Settled
 
 RELATIVE_SEQ_MAX = 2**31 - 1  # an entry's sequence is an Avro int, counted from the aggregate's first
@@ -24,8 +25,8 @@ class Lane:
         self.open = FULL
 
 
-FULL = Aggregate("", 0)
-FULL.size_bytes = 1 << 62
+FULL = Aggregate("", 0, entries=Parts())
+FULL.entries.size_bytes = 1 << 62
 
 
 class Packer:
@@ -92,7 +93,7 @@ class Packer:
         """Pack records taken out of other aggregates, in the order given, within the same bounds."""
         aggregate = Aggregate(shard, now_ms)
         for record in records:
-            if aggregate.parts and (
+            if aggregate.count and (
                 aggregate.claim is not None
                 or record.claim is not None
                 or aggregate.size_bytes + len(record.body) > self.bytes_max
@@ -102,7 +103,7 @@ class Packer:
                 yield aggregate
                 aggregate = Aggregate(shard, now_ms)
             aggregate.take_in(record)
-        if aggregate.parts:
+        if aggregate.count:
             yield aggregate
 
     def _filled(self) -> list[Lane]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.compiled import core
 from pipeline.config import Config, load_config
 from pipeline.errors import BrokerUnavailableError, BufferFullError, ClosedError
 from pipeline.kafka.registry_client import RegistryClient
@@ -29,7 +30,8 @@ from pipeline.model.keys import hash_key as hash_key_of
 from pipeline.model.record import Receipt
 from pipeline.model.salting import salt_of
 from pipeline.observe.endpoint import serve
-from pipeline.observe.tracing import traced, with_trace
+from pipeline.observe.tracing import active_context, traced, with_trace
+from pipeline.produce.aggregate import Aggregate
 from pipeline.produce.awaiting import Awaiting
 from pipeline.produce.claiming import Claiming
 from pipeline.produce.columns import Columns
@@ -37,6 +39,7 @@ from pipeline.produce.expire import ExpiredLoop
 from pipeline.produce.many import put_many
 from pipeline.produce.numbering import Numbering
 from pipeline.produce.options import overridden
+from pipeline.produce.pack import Lane
 from pipeline.produce.receipt import PendingReceipt
 from pipeline.produce.salting import Salting
 from pipeline.produce.send import SendLoop
@@ -49,8 +52,9 @@ from pipeline.schema.columns import ColumnEncoder
 from pipeline.schema.encode import EntryEncoder
 from pipeline.schema.entry import salted_entry
 from pipeline.schema.envelope import envelope_text
+from pipeline.schema.program import compiled_encoder
 from pipeline.schema.table_columns import load_stream_schema
-from pipeline.schema.varint import RELATIVE
+from pipeline.schema.value_schema import ValueSchema
 
 ENVELOPE_BYTES_MAX = 64  # frame, array counts and relative sequence of a record that goes alone
 
@@ -89,9 +93,10 @@ class Producer:
         self._record_bytes_max = settings.producer.message_bytes_max - ENVELOPE_BYTES_MAX
         self._lock, self._lanes = state.lock, state.lanes
         state.packer.bytes_max = self._bytes_max = min(state.packer.bytes_max, self._record_bytes_max)
-        self._parts_max = 2 * (state.packer.records_max - 1)  # the record that fills an aggregate goes the long way
+        self._index_max = state.packer.records_max - 1  # the record that fills an aggregate goes the long way
         self._timeout_s = settings.producer.put_timeout_s
         self._traced = traced()
+        self._compile_put(schema)
         self._claiming = Claiming(state, settings, schema_id, self._numbering, self._record_bytes_max)
         self._columns = Columns(ColumnEncoder(schema), state.packer.bytes_max, state.packer.records_max)
         messages = Messages(schema_id, None if settings.aggregation else value_id)
@@ -141,14 +146,18 @@ class Producer:
             if lane is not None and position is hash_key is None:
                 # Most records end here: there is room, and their shard's aggregate is open. The same as locked_put does.
                 aggregate = lane.open
-                size_bytes = aggregate.size_bytes + len(body)
-                parts = aggregate.parts
+                entries = aggregate.entries
+                index = entries.count
                 seq = state.next_seq
                 free_bytes = state.free_bytes - len(body) - RECORD_OVERHEAD_BYTES
-                if size_bytes < self._bytes_max and len(parts) < self._parts_max and free_bytes >= 0 and seq < state.full_seq:
-                    receipt = PendingReceipt((aggregate, len(parts) >> 1))
-                    parts += (RELATIVE[seq - aggregate.first_seq], body)
-                    aggregate.size_bytes = size_bytes
+                if (
+                    entries.size_bytes + len(body) < self._bytes_max
+                    and index < self._index_max
+                    and free_bytes >= 0
+                    and seq < state.full_seq
+                ):
+                    receipt = PendingReceipt((aggregate, index))
+                    entries.add(seq - entries.first_seq, body)
                     state.free_bytes = free_bytes
                     state.next_seq = seq + 1
                     return receipt
@@ -287,6 +296,27 @@ class Producer:
             return replace(stats)
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _compile_put(self, schema: ValueSchema) -> None:
+        """Let compiled code take most records, where it was built; ``put`` takes the others."""
+        encoder = compiled_encoder(schema)
+        if core is None or encoder is None or self._index_max < 1 or type(self).put is not Producer.put:
+            return
+        self.put = core.Putter(  # type: ignore[method-assign]
+            self.put,
+            encoder,
+            self._state,
+            self._lanes,
+            Lane,
+            Aggregate,
+            self._lock,
+            PendingReceipt,
+            active_context(),
+            self._traced,
+            self._bytes_max,
+            self._state.packer.records_max,
+            RECORD_OVERHEAD_BYTES,
+        )
 
     def _locked_put(
         self, key: str, id: str | None, hashed: int | None, body: bytes, position: int | None, timeout_s: float

@@ -51,7 +51,7 @@ class Messages:
         if self.plain_id is not None and (plain := plain_record(aggregate.bodies[0])) is not None:
             value = None if plain.value is None else frame(self.plain_id, plain.value)
             return Message(key, value, headers + plain.headers, plain.timestamp_ms)
-        return Message(key, message_of(self.schema_id, aggregate.count, aggregate.content()), headers)
+        return Message(key, message_of(self.schema_id, aggregate.count, aggregate.entries.content()), headers)
 
 
 class Stamper:

@@ -22,6 +22,7 @@ from pipeline.produce.aggregate import Aggregate, WaitingRecord
 from pipeline.produce.limit import ShardLimits
 from pipeline.produce.pack import Lane, Packer
 from pipeline.produce.receipt import Settled
+from pipeline.produce.room import Room
 from pipeline.produce.route import Router
 
 # What a buffered record takes besides its bytes: list slots, numbers and object headers (measured).
@@ -53,11 +54,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class ProducerState:
+class ProducerState(Room):
     """See the module. Methods whose names begin with ``locked_`` expect the lock to be held.
 
-    The numbers that ``put`` moves for each record are as few as can be: ``next_seq`` and ``free_bytes``. The room in records
-    is kept as ``full_seq``, the sequence at which the buffer is full.
+    The numbers that ``put`` moves for each record are its base's: where they lie, compiled code finds them.
     """
 
     def __init__(self, stream: StreamConfig, shard_map: ShardMap) -> None:
@@ -163,6 +163,8 @@ class ProducerState:
 
     def locked_remember(self, key: str) -> None:
         """The next records of this key go straight into its shard's open aggregate."""
+        if key.__class__ is not str:
+            return  # compiled code looks keys up where nobody's __eq__ may run
         if len(self.lanes) >= KEYS_MAX:
             self.lanes.clear()
         self.lanes[key] = self.packer.lane(self.router.route(hash_key(key)))

@@ -87,6 +87,7 @@ def _compile_entry(schema: ValueSchema) -> _Encode:
     generator = Generator(schema.type)
     generator.names |= {
         "KEYS": _Keys(),
+        "text_of_key": _text_of_key,
         "TIMES": _Times(b"\x00\x00", b"\x00\x02"),
         "front": _front,
         "interpret": _interpreter(schema.type),
@@ -95,7 +96,10 @@ def _compile_entry(schema: ValueSchema) -> _Encode:
     value += [f"return {row(['start', 'front_rest', *generator.record_parts(schema.type, 'value')])}"]
     generator.lines += [
         "def encode(key, id, salt, timestamp_ms, headers, value):",
-        "    start = KEYS[key]",
+        "    try:",
+        "        start = KEYS[key]",
+        "    except TypeError:",  # not even hashable
+        "        start = text_of_key(key)",
         "    if value is None:",
         "        return start + front(id, salt, timestamp_ms, headers) + ZERO",
         "    if id is None and salt == 0 and not headers:",
@@ -103,7 +107,7 @@ def _compile_entry(schema: ValueSchema) -> _Encode:
         "        front_rest = TIMES[timestamp_ms]",
         "    else:",
         "        front_rest = front(id, salt, timestamp_ms, headers) + TWO",
-        *(_AS_THEY_ARE if _is_raw(schema.type) else []),
+        *(_AS_THEY_ARE if is_raw(schema.type) else []),
         "    whole_value = value",
         *indent(_depth(generator)),
         "    try:",
@@ -120,7 +124,8 @@ def _compile_entry(schema: ValueSchema) -> _Encode:
 _AS_THEY_ARE = ["    if value.__class__ is bytes:", "        return start + front_rest + SIZES[len(value)] + value"]
 
 
-def _is_raw(avro: Record) -> bool:
+def is_raw(avro: Record) -> bool:
+    """Whether bytes may be put without a dict around them: a record of one field, of bytes."""
     types = [one.type for one in avro.fields]
     return len(types) == 1 and isinstance(types[0], Primitive) and types[0].name == "bytes" and types[0].logical is None
 
@@ -171,6 +176,10 @@ def _text(value: Any, what: str) -> bytes:
     return INTS[len(raw)] + raw
 
 
+def _text_of_key(key: Any) -> bytes:
+    return _text(key, "the partition key")
+
+
 def _time(timestamp_ms: Any) -> bytes:
     # One time that no datetime can hold would make the whole aggregate unreadable for plain Avro clients.
     if timestamp_ms.__class__ is not int or not _FIRST_MS <= timestamp_ms <= _LAST_MS:
@@ -182,7 +191,7 @@ class _Keys(dict[str, bytes]):
     """Partition keys and their bytes. Emptied when full: simple, thread-safe, and the hot keys are back at once."""
 
     def __missing__(self, key: str) -> bytes:
-        raw = _text(key, "the partition key")
+        raw = _text_of_key(key)
         if len(key) <= _KEY_CHARACTERS_MAX:
             if len(self) >= _KEYS_MAX:
                 self.clear()

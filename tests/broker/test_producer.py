@@ -18,6 +18,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from prometheus_client import REGISTRY
 
 from pipeline import Producer
+from pipeline.compiled import core
 from pipeline.errors import (
     BrokerUnavailableError,
     BufferFullError,
@@ -95,6 +96,25 @@ def test_a_plain_confluent_client_reads_the_aggregates(order_config: Make) -> No
     assert entries[7]["headers"] == [{"key": "trace", "value": b"\x01"}]
     assert entries[50]["key"] == "gone"
     assert entries[50]["value"] is None
+
+
+def test_python_alone_writes_what_compiled_code_writes(order_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def written() -> list[dict[str, Any]]:
+        config, stream = order_config()
+        with Producer(stream, config=config, linger_ms=1000, bytes_max=2048) as producer:
+            taken.append(isinstance(producer.put, core.Putter))
+            for n in range(1_000):
+                producer.put(order(n) if n % 7 else None, key=f"key-{n % 5}", id=f"id-{n}" if n % 3 else None)
+        entries = read_entries(config, stream, 2)
+        return [{**entry, "timestamp": None} for entry in entries]
+
+    taken: list[bool] = []
+    compiled = written()
+    for module in ("pipeline.produce.entries", "pipeline.schema.program"):
+        monkeypatch.setattr(f"{module}.core", None)
+    assert written() == compiled
+    assert len(compiled) == 1_000
+    assert taken == [True, False]
 
 
 def test_many_records_travel_in_one_message_when_they_come_within_the_linger(order_config: Make) -> None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.compiled import core
 from pipeline.config import Aggregation
 from pipeline.errors import ClosedError
 from pipeline.produce.aggregate import Aggregate, State
 from pipeline.produce.pack import RELATIVE_SEQ_MAX, Packer
 from pipeline.schema.varint import zigzag
+
+
+@pytest.fixture(autouse=True, params=["compiled", "python"])
+def entries(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test here with either kind of entries."""
+    assert core is not None, "the compiled part was not built: see `make tools`"
+    if request.param == "python":
+        monkeypatch.setattr("pipeline.produce.entries.core", None)
 
 
 def packer(bytes_max: int = 10_000, records_max: int = 100, linger_ms: int = 50) -> Packer:
@@ -88,7 +97,7 @@ def test_entries_count_from_the_aggregate_s_first_sequence() -> None:
     for seq in (7, 9, 12):
         pack.add("s0", seq, 0, str(seq).encode(), 0)
     (sealed,) = pack.seal()
-    assert sealed.parts == [zigzag(0), b"7", zigzag(2), b"9", zigzag(5), b"12"]
+    assert b"".join(sealed.entries.content()) == b"".join((zigzag(0), b"7", zigzag(2), b"9", zigzag(5), b"12"))
     assert (sealed.first_seq, sealed.last_seq, sealed.count, sealed.size_bytes) == (7, 12, 3, 4)
 
 

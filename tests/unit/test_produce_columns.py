@@ -151,6 +151,6 @@ def test_receipts_stand_in_the_order_of_the_rows() -> None:
     receipts.add(one_by_one)
     assert len(receipts) == 102
     assert [aggregate.seq_at(index) for aggregate, index in receipts[1:-1]] == list(range(100))
-    assert receipts[0] is receipts[-1] is one_by_one
+    assert receipts[0] == receipts[-1] == one_by_one
     for n, (aggregate, _) in enumerate(receipts[1:-1]):
         assert aggregate.shard == shard_map.route(hash_key(rows[n]["key"])).id

@@ -46,17 +46,35 @@ def test_no_package_shadows_a_folder_that_is_not_one() -> None:
     assert not (ROOT / "docker" / "__init__.py").exists(), "it would shadow the package `docker` of others"
 
 
-def test_the_built_wheel_owns_the_three_packages_and_its_data(tmp_path: Path) -> None:
+def build_wheel(folder: Path) -> list[str]:
+    """The names in a wheel of this project, built from a copy: a build leaves folders beside what it builds."""
     from build import ProjectBuilder
 
-    source = tmp_path / "source"  # a build leaves folders beside what it builds
+    source = folder / "source"
     for name in ("pipeline", "connectors", "jobs"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    wheel = ProjectBuilder(source).build("wheel", tmp_path)
-    names = zipfile.ZipFile(wheel).namelist()
+    return zipfile.ZipFile(ProjectBuilder(source).build("wheel", folder)).namelist()
+
+
+def compiled_in(names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith("pipeline/compiled/_core.") and not name.endswith(".pyi")]
+
+
+def test_the_built_wheel_owns_the_three_packages_and_its_data(tmp_path: Path) -> None:
+    names = build_wheel(tmp_path)
     tops = {name.split("/")[0] for name in names if not name.startswith("headrace-")}
     assert tops == {"pipeline", "connectors", "jobs"}
     for needed in ("pipeline/py.typed", "pipeline/local/jars.lock.json", "jobs/sql/delays.sql", "pipeline/produce/producer.py"):
         assert needed in names
+    assert len(compiled_in(names)) == 1
+
+
+def test_a_wheel_is_built_without_what_is_compiled_where_there_is_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    names = build_wheel(tmp_path)
+    assert "pipeline/compiled/__init__.py" in names
+    assert compiled_in(names) == []
