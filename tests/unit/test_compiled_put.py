@@ -219,6 +219,22 @@ def test_a_value_that_changes_while_it_is_encoded_is_left_to_python() -> None:
     assert setting.put(value, "k") == "slow"
 
 
+def test_a_value_whose_keys_bring_their_own_equality_is_left_to_python_before_that_runs() -> None:
+    ran: list[object] = []
+
+    class Name:
+        def __hash__(self) -> int:
+            return hash("n")
+
+        def __eq__(self, other: object) -> bool:
+            ran.append(other)
+            return True
+
+    setting = Setting()
+    assert setting.put({"at": None, Name(): 1}, "k") == "slow"
+    assert (setting.taken, ran) == ((0, 7), [])
+
+
 def test_an_aggregate_that_is_being_read_takes_no_more_records() -> None:
     setting = Setting()
     setting.put(ROW, "k")
@@ -227,7 +243,7 @@ def test_an_aggregate_that_is_being_read_takes_no_more_records() -> None:
         setting.put(ROW, "k")
     with memoryview(content) as view:
         setting.aggregate.entries.let_go()
-        assert len(bytes(view)) == BODY_BYTES + 1, "still there for who reads it"
+        assert len(bytes(view)) == len(bytes(content)) == BODY_BYTES + 1, "still there for who reads it"
     assert bytes(content) == b""
 
 
