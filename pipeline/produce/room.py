@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.compiled import core
 
 if TYPE_CHECKING:
-    from pipeline.compiled._core import Room as Room
+    Room = core.Room
 elif core is None:
 
     class Room:

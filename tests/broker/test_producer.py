@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from itertools import count, pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,6 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from prometheus_client import REGISTRY
 
 from pipeline import Producer
-from pipeline.compiled import core
 from pipeline.errors import (
     BrokerUnavailableError,
     BufferFullError,
@@ -98,23 +99,28 @@ def test_a_plain_confluent_client_reads_the_aggregates(order_config: Make) -> No
     assert entries[50]["value"] is None
 
 
-def test_python_alone_writes_what_compiled_code_writes(order_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    def written() -> list[dict[str, Any]]:
-        config, stream = order_config()
-        with Producer(stream, config=config, linger_ms=1000, bytes_max=2048) as producer:
-            taken.append(isinstance(producer.put, core.Putter))
-            for n in range(1_000):
-                producer.put(order(n) if n % 7 else None, key=f"key-{n % 5}", id=f"id-{n}" if n % 3 else None)
-        entries = read_entries(config, stream, 2)
-        return [{**entry, "timestamp": None} for entry in entries]
+PUT_A_THOUSAND = """
+import sys
+from pipeline import Producer
+with Producer(sys.argv[1], linger_ms=1000, bytes_max=2048) as producer:
+    for n in range(1_000):
+        value = {"item": "lamp", "number": n, "note": None} if n % 7 else None
+        producer.put(value, key=f"key-{n % 5}", id=f"id-{n}" if n % 3 else None)
+print(type(producer.put).__name__)
+"""
 
-    taken: list[bool] = []
-    compiled = written()
-    for module in ("pipeline.produce.entries", "pipeline.schema.program"):
-        monkeypatch.setattr(f"{module}.core", None)
-    assert written() == compiled
-    assert len(compiled) == 1_000
-    assert taken == [True, False]
+
+def test_python_alone_writes_what_compiled_code_writes(order_config: Make, tmp_path: Path) -> None:
+    found = {}
+    for compiled, putting in (("1", "Putter"), ("0", "method")):
+        config, stream = order_config()
+        named = {"HEADRACE_CONFIG": str(tmp_path / "headrace.yml"), "HEADRACE_COMPILED": compiled}
+        command = [sys.executable, "-c", PUT_A_THOUSAND, stream]
+        done = subprocess.run(command, env=os.environ | named, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stdout.split() == [putting]
+        found[compiled] = [{**entry, "timestamp": None} for entry in read_entries(config, stream, 2)]
+    assert found["0"] == found["1"]
+    assert len(found["0"]) == 1_000
 
 
 def test_many_records_travel_in_one_message_when_they_come_within_the_linger(order_config: Make) -> None:

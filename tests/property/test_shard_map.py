@@ -287,7 +287,7 @@ def test_order_tokens_rise_along_a_key_s_path(seed: int, hashed: int) -> None:
         first = last_at_place.get(shard.place, -1) + 1
         end = shard.seal if shard.seal is not None else first + 3
         last_at_place[shard.place] = max(end, first)
-        offsets = [offset for offset in (first, end - 1) if first <= offset < end]
+        offsets = [offset for offset in sorted({first, end - 1}) if first <= offset < end]
         tokens.extend(OrderToken(shard.generation, offset, index) for offset in offsets for index in (0, 1))
     assert tokens == sorted(tokens)
     assert [shard.generation for shard in path] == sorted({shard.generation for shard in path})
