@@ -17,6 +17,9 @@ typedef struct {
     Py_ssize_t size, room;
 } Buffer;
 
+/* What a buffer has beyond its content is bounded too: the producer's bound on memory counts the content. */
+enum { SPARE_BYTES_MAX = 16 * 1024 };
+
 static inline int reserve(Buffer *buffer, Py_ssize_t more)
 {
     if (buffer->room - buffer->size >= more)
@@ -25,7 +28,8 @@ static inline int reserve(Buffer *buffer, Py_ssize_t more)
         PyErr_NoMemory();
         return ERROR;
     }
-    Py_ssize_t room = (buffer->size + more) + (buffer->size + more) / 2 + 64;
+    Py_ssize_t needed = buffer->size + more, spare = needed / 2 + 64;
+    Py_ssize_t room = needed + (spare < SPARE_BYTES_MAX ? spare : SPARE_BYTES_MAX);
     char *bytes = PyMem_Realloc(buffer->bytes, (size_t)room);
     if (bytes == NULL) {
         PyErr_NoMemory();

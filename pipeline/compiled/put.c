@@ -294,6 +294,10 @@ static PyObject *call(Putter *putter, PyObject *const *arguments, size_t count, 
             return receipt;
         Py_DECREF(receipt);
     }
+    if (putter->slow == NULL) {
+        PyErr_SetString(PyExc_ReferenceError, "the producer is gone");
+        return NULL;
+    }
     return PyObject_Vectorcall(putter->slow, arguments, count, names);
 }
 
