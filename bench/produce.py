@@ -1,4 +1,4 @@
-"""put beside the peers; processor time a record; and how long a receipt takes at a steady rate."""
+"""put beside the peers; processor time a record; how long a receipt takes at a steady rate; and what a lone record costs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from queue import SimpleQueue
 from statistics import median
 from typing import Any
@@ -16,17 +17,19 @@ from bench import ours, plain
 from bench.figure import Arena, Figure, percentile
 from bench.peer import PEERS_PYTHON
 from bench.schema import orders
+from bench.traffic import log_bytes
 from pipeline import Config, Producer
 from pipeline.kafka.topics import Topics
 
 PEERS = ("aiokafka", "quixstreams")
 RATES = (1_000, 50_000)  # records a second
 STEADY_S = 4.0
+LONE = 1_000
 SAMPLE_EVERY = 10
 
 
 def run(arena: Arena) -> list[Figure]:
-    return [*_beside_peers(arena), *_latencies(arena)]
+    return [*_beside_peers(arena), *_latencies(arena), *_alone(arena)]
 
 
 def _beside_peers(arena: Arena) -> list[Figure]:
@@ -80,6 +83,33 @@ def _latencies(arena: Arena) -> list[Figure]:
             beside = percentile(theirs, p) * 1000
             figures.append(Figure("produce", name, percentile(mine, p) * 1000, "ms", beside, "confluent-kafka, Avro"))
     return figures
+
+
+def _alone(arena: Arena) -> list[Figure]:
+    """Records that have a message each: one is acknowledged before the next is put, without a linger."""
+    arena.say("lone records")
+    rows = orders(LONE)
+    config = arena.project("lone")
+    with Producer("lone", config=config, linger_ms=0) as producer:
+        mine = [_timed(lambda row=row: producer.put(row, row["customer"]).result(60)) for row in rows]
+    plainly, serialize, context = plain.client(config.connection, "plain-lone", {"linger.ms": 0})
+
+    def one(row: dict[str, Any]) -> None:
+        _put_plain(plainly, "plain-lone", row["customer"], serialize(row, context), None)
+        plainly.flush(60)
+
+    theirs = [_timed(lambda row=row: one(row)) for row in rows]
+    found = [
+        ("until acknowledged, p50", percentile(mine, 50) * 1000, "ms", percentile(theirs, 50) * 1000),
+        ("bytes in the broker's log", log_bytes("lone") / LONE, "bytes", log_bytes("plain-lone") / LONE),
+    ]
+    return [Figure("produce", f"a lone record, {what}", a, unit, b, "confluent-kafka, Avro") for what, a, unit, b in found]
+
+
+def _timed(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
 
 
 def _our_receipts(config: Config, stream: str, rows: list[dict[str, Any]], rate: int) -> list[float]:

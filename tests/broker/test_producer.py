@@ -133,6 +133,19 @@ def test_many_records_travel_in_one_message_when_they_come_within_the_linger(ord
     assert len(messages) == 3, "100 by count, 100 by count, 50 by flush"
 
 
+@pytest.mark.parametrize(("codec", "in_the_log"), [(None, 3), ("gzip", 1), ("snappy", 2), ("lz4", 3), ("zstd", 4), ("none", 0)])
+def test_messages_lie_compressed_as_asked(order_config: Make, stack: Any, codec: str | None, in_the_log: int) -> None:
+    config, stream = order_config(shards=1)
+    options = {} if codec is None else {"compression": codec}
+    with Producer(stream, config=config, linger_ms=1000, **options) as producer:
+        for n in range(200):
+            producer.put(order(n), key="lamp")
+    (segment,) = (stack.home / "data").glob(f"*/{stream}-0/*.log")
+    attributes = int.from_bytes(segment.read_bytes()[21:23], "big")  # of the first batch, by Kafka's record format
+    assert attributes & 0b111 == in_the_log
+    assert [entry["value"]["number"] for entry in read_entries(config, stream, 1)] == list(range(200))
+
+
 def test_an_aggregate_is_sealed_when_its_bytes_are_full(order_config: Make) -> None:
     config, stream = order_config(shards=1)
     with Producer(stream, config=config, linger_ms=600_000, bytes_max=2048) as producer:
