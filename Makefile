@@ -86,4 +86,4 @@ compose-down: ## stop it; volumes stay
 
 clean: ## remove what was built, the embedded stack's data included
 	-$(BIN)/headrace down
-	rm -rf $(VENV) .venv-peers .headrace build dist *.egg-info
+	rm -rf $(VENV) .venv-peers .headrace build dist *.egg-info pipeline/compiled/*.so

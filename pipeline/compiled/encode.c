@@ -341,7 +341,8 @@ static int encode_front(Buffer *buffer, PyObject *key, PyObject *id, long long t
     return put_byte(buffer, 0) < 0 || put_long(buffer, timestamp_ms) < 0 || put_byte(buffer, 0) < 0 ? ERROR : DONE;
 }
 
-static int encode_whole_entry(Encoder *encoder, Buffer *buffer, PyObject *key, PyObject *id, long long timestamp_ms, PyObject *value)
+static int encode_whole_entry(Encoder *encoder, Buffer *buffer, PyObject *key, PyObject *id, long long timestamp_ms,
+                              PyObject *value)
 {
     int outcome = encode_front(buffer, key, id, timestamp_ms);
     if (outcome != DONE)

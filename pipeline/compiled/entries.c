@@ -108,7 +108,8 @@ static void entries_dealloc(Entries *entries)
 
 static PyMethodDef entries_methods[] = {
     {"add", (PyCFunction)entries_add, METH_VARARGS, "add(relative_seq, body): one record more"},
-    {"bodies", (PyCFunction)entries_bodies, METH_VARARGS, "bodies(step=1): the entries, each without its sequence; none once let go"},
+    {"bodies", (PyCFunction)entries_bodies, METH_VARARGS,
+     "bodies(step=1): the entries, each without its sequence; none once let go"},
     {"content", (PyCFunction)entries_content, METH_NOARGS, "content(): what the message carries"},
     {"let_go", (PyCFunction)entries_let_go, METH_NOARGS, "let_go(): free the bodies; sequences stay"},
     {"seq_at", (PyCFunction)entries_seq_at, METH_O, "seq_at(index): the sequence of a record"},

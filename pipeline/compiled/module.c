@@ -1,6 +1,8 @@
 #include "core.h"
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_core", .m_doc = "See pipeline/compiled/__init__.py.", .m_size = -1};
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, .m_name = "_core", .m_doc = "See pipeline/compiled/__init__.py.", .m_size = -1
+};
 
 PyMODINIT_FUNC PyInit__core(void)
 {

@@ -86,9 +86,10 @@ static PyObject *putter_new(PyTypeObject *type, PyObject *arguments, PyObject *n
     long long bytes_max, records_max, record_overhead_bytes;
     static char *names[] = {"slow", "encoder", "room", "lanes", "lane", "aggregate", "lock", "receipt", "context",
                             "spanned", "bytes_max", "records_max", "record_overhead_bytes", NULL};
-    if (!PyArg_ParseTupleAndKeywords(arguments, named, "OO!O!O!O!O!OO!OOLLL", names, &slow, &EncoderType, &encoder, &RoomType, &room,
-                                     &PyDict_Type, &lanes, &PyType_Type, &lane, &PyType_Type, &aggregate, &lock, &PyType_Type, &receipt, &context, &spanned, &bytes_max,
-                                     &records_max, &record_overhead_bytes))
+    if (!PyArg_ParseTupleAndKeywords(arguments, named, "OO!O!O!O!O!OO!OOLLL", names, &slow, &EncoderType, &encoder, &RoomType,
+                                     &room, &PyDict_Type, &lanes, &PyType_Type, &lane, &PyType_Type, &aggregate, &lock,
+                                     &PyType_Type, &receipt, &context, &spanned, &bytes_max, &records_max,
+                                     &record_overhead_bytes))
         return NULL;
     if (!PyType_IsSubtype((PyTypeObject *)receipt, &PyTuple_Type) || !(context == Py_None || PyContextVar_CheckExact(context))) {
         PyErr_SetString(PyExc_TypeError, "receipt has to be a kind of tuple, context a ContextVar or None");
@@ -159,7 +160,8 @@ static void putter_dealloc(Putter *putter)
     Py_TYPE(putter)->tp_free((PyObject *)putter);
 }
 
-/* Runs no Python code: keys are exact strings. The open aggregate of the key's shard, if it takes the record whole; its index goes to ``at``. */
+/* The open aggregate of the key's shard, if it takes the record; the record's index goes to ``at``. Runs no Python code: keys are
+   exact strings. */
 static PyObject *locked_append(Putter *putter, PyObject *key, Py_ssize_t *at)
 {
     Room *room = putter->room;

@@ -100,7 +100,7 @@ class Block:
         return () if self._body is None else (self._body[: self._ends[-1]],)
 
     def let_go(self) -> None:
-        self._body = None
+        self._body, self._ends = None, memoryview(b"")
 
 
 def new_entries() -> Entries:

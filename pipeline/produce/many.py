@@ -35,7 +35,8 @@ def put_many(
     rows_max = max(1, min(CHUNK_ROWS_MAX, limits.buffer_records_max // 2, limits.buffer_bytes_max // ROW_BYTES))
     for chunk in chunks_of(rows, rows_max, limits.buffer_bytes_max // 8):
         at = None if position is None else position + len(receipts)
-        by_row = isinstance(chunk, list) and isinstance(producer.put, COMPILED)  # faster than to make columns of dicts
+        # Faster than to make columns of dicts; positions are known to the Python put alone, which is slower than columns.
+        by_row = at is None and isinstance(chunk, list) and isinstance(producer.put, COMPILED)
         if by_row or not _put_columns(producer, chunk, column, at, timeout, receipts):
             each = chunk.to_pylist() if isinstance(chunk, pa.RecordBatch) else chunk
             for index, row in enumerate(each):

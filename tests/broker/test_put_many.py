@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import Producer
 from pipeline.errors import BufferFullError, SchemaMismatchError
+from pipeline.produce.entries import Block
 from tests.broker.test_producer import order, raw_messages, read_entries
 
 Make = Callable[..., Any]
@@ -69,6 +70,17 @@ def test_positions_of_a_table_go_on_from_its_first_row(order_config: Make) -> No
         producer.flush(30)
         assert [r.result(0).seq for r in receipts] == list(range(5_000, 6_000))
         assert producer.acknowledged_position == 5_999
+
+
+@pytest.mark.parametrize(("position", "by_columns"), [(None, False), (0, True)])
+def test_dicts_with_positions_go_by_columns_and_others_by_compiled_code(
+    order_config: Make, position: int | None, by_columns: bool
+) -> None:
+    config, stream = order_config()
+    with Producer(stream, config=config, name=f"by-{by_columns}") as producer:
+        receipts = producer.put_many([order(n) for n in range(2_000)], key="item", position=position)
+        assert isinstance(receipts[0][0].entries, Block) is by_columns
+        assert receipts[-1].result(30).seq - receipts[0].result(30).seq == 1_999
 
 
 def test_put_many_stays_within_the_buffer_when_the_broker_hangs(order_config: Make, frozen_broker: Any) -> None:
