@@ -22,10 +22,16 @@ def _worth_telling(record: logging.LogRecord) -> bool:
 log.addFilter(_worth_telling)
 
 METADATA_REFRESH_MS = 2_000  # new partitions are found within seconds (DESIGN.md §3)
+# How long a broker that hangs, without closing its connections, is waited for. librdkafka asks the broker that it used last
+# for the cluster's state: while that one hangs, it hears of no new leader. Its own default is a minute. What carries a lot of
+# data gets the 30 s of Kafka's Java clients: on a slow line, a fetch of many shards may take that long.
+SMALL_REQUEST_TIMEOUT_MS = 10_000
+DATA_REQUEST_TIMEOUT_MS = 30_000
 
 
-def _common(connection: Connection) -> dict[str, Any]:
-    return connection.kafka_settings() | {
+def _common(connection: Connection, request_timeout_ms: int) -> dict[str, Any]:
+    settings = {"socket.timeout.ms": request_timeout_ms} | connection.kafka_settings()
+    return settings | {
         "client.id": "headrace",
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         "allow.auto.create.topics": False,
@@ -45,7 +51,7 @@ def _throttled(client: str) -> Callable[[Any], None]:
 def producer_settings(connection: Connection, compression: str, message_bytes_max: int) -> dict[str, Any]:
     """Producer rule 5: an idempotent client without time-outs of its own, so that no later request ever passes an earlier
     one; no ``transactional.id``, or an open transaction would hide the log from readers."""
-    settings = _common(connection)
+    settings = _common(connection, DATA_REQUEST_TIMEOUT_MS)
     settings.pop("transactional.id", None)
     return settings | {
         "enable.idempotence": True,
@@ -69,7 +75,7 @@ def producer_settings(connection: Connection, compression: str, message_bytes_ma
 def writer_settings(connection: Connection) -> dict[str, Any]:
     """For single messages, acknowledged by all in-sync replicas; given up after a time, since the caller looks into the log
     to see whether its message stands there."""
-    settings = _common(connection)
+    settings = _common(connection, SMALL_REQUEST_TIMEOUT_MS)
     settings.pop("transactional.id", None)
     return settings | {
         "enable.idempotence": True,
@@ -80,10 +86,10 @@ def writer_settings(connection: Connection) -> dict[str, Any]:
     }
 
 
-def reader_settings(connection: Connection) -> dict[str, Any]:
+def reader_settings(connection: Connection, request_timeout_ms: int = SMALL_REQUEST_TIMEOUT_MS) -> dict[str, Any]:
     """A consumer without a group: it is assigned by hand and commits nothing. read_uncommitted, or an open foreign
     transaction would hide the log behind it (reader rules)."""
-    return _common(connection) | {
+    return _common(connection, request_timeout_ms) | {
         "group.id": "headrace-reader",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -97,7 +103,8 @@ def reader_settings(connection: Connection) -> dict[str, Any]:
 
 def group_settings(connection: Connection, group: str, protocol: str) -> dict[str, Any]:
     """A consumer in a group. ``protocol`` is Kafka's ``classic`` (cooperative assignment) or ``consumer`` (the new one)."""
-    settings = reader_settings(connection) | {"group.id": group, "group.protocol": protocol, "enable.partition.eof": False}
+    settings = reader_settings(connection, DATA_REQUEST_TIMEOUT_MS)
+    settings |= {"group.id": group, "group.protocol": protocol, "enable.partition.eof": False}
     settings["throttle_cb"] = _throttled("consumer")
     if protocol == "classic":
         settings |= {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": 10_000}

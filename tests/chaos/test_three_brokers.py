@@ -117,13 +117,18 @@ class Load:
             while not self._all_put.is_set() or len(handled) < len(self.receipts):
                 if self._all_put.is_set():
                     deadline = deadline or time.monotonic() + 90
-                    assert time.monotonic() < deadline, "records are missing"
+                    assert time.monotonic() < deadline, self._missing(handled, consumer)
                 try:
                     for record in consumer.read(0.5):
                         self.handled.setdefault(record.key, []).append(record.value["number"])
                         handled.add(record.value["number"])
                 except RetryableError:
                     continue
+
+    def _missing(self, handled: set[int], consumer: Consumer) -> str:
+        numbers = [number for number in range(len(self.receipts)) if number not in handled]
+        places = sorted({(r.shard, r.offset) for r in (self.receipts[number].result(0) for number in numbers[:100])})
+        return f"{len(numbers)} of {len(self.receipts)} records are missing, the first at {places[:5]}: {consumer.problems()}"
 
 
 def split_some_shard(config: Config) -> None:
