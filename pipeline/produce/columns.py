@@ -5,6 +5,7 @@ No Python object is made per record, not even a receipt: ``Receipts`` makes thos
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ CHUNK_ROWS_MAX = 32_768
 ROW_BYTES = 1_024  # a chunk has at most as many rows as would fit into the buffer with this size each
 # Fewer rows a shard than this make aggregates too small to be worth it: they go the way of `put`.
 SHARD_ROWS_MIN = 256
+_SPARE = 1.03  # pieces of the next cut may be a little larger
 KEYS_KNOWN_MAX = 65_536  # of which the owner is remembered, so that a key is not hashed in every chunk
 KEY_BYTES_KNOWN = 256  # on average; longer ones are hashed again
 
@@ -45,13 +47,17 @@ class Piece:
 
 
 class Columns:
-    """Cuts chunks for one producer. Holds no lock and no state of the producer's. Safe from many threads."""
+    """Cuts chunks for one producer. Holds no lock and no state of the producer's. Safe from many threads.
+
+    Rows are cut before their size is known. It is first taken for the most that it can be, and then for what part of that the
+    largest piece of the last cut was: so aggregates come close to their limit."""
 
     def __init__(self, encoder: ColumnEncoder, bytes_max: int, records_max: int) -> None:
         self._encoder = encoder
         self._bytes_max = bytes_max
         self._records_max = records_max
         self._owners = _Owners(ShardMap())
+        self._part = 1.0
 
     def worth(self, rows: int, shard_map: ShardMap) -> bool:
         return self._encoder.usable and rows >= SHARD_ROWS_MIN * len(shard_map.leaves)
@@ -90,22 +96,25 @@ class Columns:
         self, shard: Shard, columns: list[pa.Array], keys: pa.Array, rows: pa.Array, timestamp_ms: int
     ) -> list[Piece] | None:
         """One shard's rows in pieces within the bounds; None if they are of too different sizes for an even cut."""
-        count = len(keys)
-        number = max(-(-self._encoder.bytes_max(columns, keys) // self._bytes_max), -(-count // self._records_max))
-        pieces: list[Piece] = []
-        for index in range(number):
-            start, end = count * index // number, count * (index + 1) // number
-            if start == end:
-                continue
-            mine = rows.slice(start, end - start)
-            relative = pc.subtract(mine, mine[0])
-            part = [column.slice(start, end - start) for column in columns]
-            entries = self._encoder.encode(part, keys.slice(start, end - start), relative, timestamp_ms)
-            if entries.ends[-1] > self._bytes_max:
-                return None
-            places = memoryview(mine.buffers()[1]).cast("i")[mine.offset : mine.offset + len(mine)]
-            pieces.append(Piece(shard.id, places, entries))
-        return pieces
+        count, size_max = len(keys), self._encoder.bytes_max(columns, keys)
+        for part in dict.fromkeys((self._part, 1.0)):
+            number = min(count, max(math.ceil(size_max * part / self._bytes_max), -(-count // self._records_max)))
+            pieces: list[Piece] = []
+            for index in range(number):
+                start, end = count * index // number, count * (index + 1) // number
+                mine = rows.slice(start, end - start)
+                relative = pc.subtract(mine, mine[0])
+                values = [column.slice(start, end - start) for column in columns]
+                entries = self._encoder.encode(values, keys.slice(start, end - start), relative, timestamp_ms)
+                if entries.ends[-1] > self._bytes_max:
+                    break
+                places = memoryview(mine.buffers()[1]).cast("i")[mine.offset : mine.offset + len(mine)]
+                pieces.append(Piece(shard.id, places, entries))
+            else:
+                largest = max(piece.entries.ends[-1] for piece in pieces)
+                self._part = min(1.0, _SPARE * largest * number / size_max)
+                return pieces
+        return None
 
 
 def chunks_of(

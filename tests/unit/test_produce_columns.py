@@ -111,6 +111,29 @@ def test_rows_that_are_cut_too_unevenly_are_left_to_the_rows_way() -> None:
     assert columns(bytes_max=2_000).pieces(rows, "key", shard_map, 5) is None
 
 
+def test_aggregates_come_close_to_their_limit_once_a_cut_told_how_large_rows_are() -> None:
+    cutting, rows, shard_map = columns(bytes_max=2_000), [{"key": "k", "number": 1}] * 1_000, three_shards()
+    first, second = cutting.pieces(rows, "key", shard_map, 5), cutting.pieces(rows, "key", shard_map, 5)
+    assert first is not None
+    assert second is not None
+    assert max(piece.entries.ends[-1] for piece in first) < 1_200
+    assert 1_700 < max(piece.entries.ends[-1] for piece in second) <= 2_000
+
+
+def test_rows_that_grow_between_two_cuts_are_cut_again_within_the_limit() -> None:
+    cutting, shard_map = columns(bytes_max=2_000), three_shards()
+    small = [{"key": "k", "number": 1}] * 1_000
+    grown = [{"key": "k", "number": 2**31 - 1}] * 1_000  # no longer text, so no larger an upper bound
+    cutting.pieces(small, "key", shard_map, 5)
+    for rows in (grown, small, grown):
+        pieces = cutting.pieces(rows, "key", shard_map, 5)
+        assert pieces is not None
+        assert max(piece.entries.ends[-1] for piece in pieces) <= 2_000
+        assert sorted(place for piece in pieces for place in piece.rows) == list(range(1_000))
+        bodies = [body for piece in pieces for body in piece.aggregate(0, 0).bodies]
+        assert bodies == [ENCODE("k", None, 0, 5, None, rows[0])] * 1_000
+
+
 @pytest.mark.parametrize(
     "rows", [[{"key": None, "number": 1}], [{"key": "a", "number": "1"}], [{"key": "a"}], [["key", "number"]]]
 )
