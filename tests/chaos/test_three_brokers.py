@@ -127,7 +127,7 @@ class Load:
 
     def _missing(self, handled: set[int], consumer: Consumer) -> str:
         numbers = [number for number in range(len(self.receipts)) if number not in handled]
-        places = sorted({(r.shard, r.offset) for r in (self.receipts[number].result(0) for number in numbers[:100])})
+        places = sorted({(r.shard, r.offset) for r in (self.receipts[number].result(0) for number in numbers[:100])}, key=str)
         return f"{len(numbers)} of {len(self.receipts)} records are missing, the first at {places[:5]}: {consumer.problems()}"
 
 
