@@ -6,7 +6,8 @@ Pure: JSON trees in, JSON tree out.
 The versions are taken oldest first, and what an older one established stands: a later one may add fields, at any depth,
 widen numbers that a table can widen (int → long, int → double, float → double, more digits before a decimal's point), add
 symbols, rename by alias, reorder, and leave fields out. One that asks for more is *refused*, with the reason: its records
-are for the dead letters, and everything else goes on.
+are for the dead letters, and everything else goes on. One that came before (a stream's aggregates and its plain messages have
+the same record under two ids) counts where it came first: taken for a newer one, it would undo what came between.
 
 Everything is nullable, at any depth: a field that a writer did not have is null, whatever its default.
 """
@@ -47,9 +48,13 @@ def reader_schema(versions: Sequence[Tree], fits: Fits = lambda _: None) -> Read
     refused: dict[int, str] = {}
     tree: dict[str, Tree] | None = None
     failure: SchemaError | None = None
-    for number, version in enumerate(versions):
+    normals = [normal(version) for version in versions]
+    for number, (found, name) in enumerate(normals):
+        if (first := normals.index((found, name))) < number:
+            if first in refused:
+                refused[number] = refused[first]
+            continue
         try:
-            found, name = normal(version)
             candidate = merge_definitions(merged, found, top, name) if top else found
             made = _emit(candidate, name)
             if (why := fits(made)) is not None:

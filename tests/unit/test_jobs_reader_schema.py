@@ -148,6 +148,14 @@ def test_a_name_that_is_used_again_is_a_column_of_its_own() -> None:
     assert through(versions[2], reader, {"a": 1, "b": 2}) == {"a": 1, "b": 2}
 
 
+def test_a_version_met_again_under_another_id_does_not_undo_what_came_after_it() -> None:
+    old, new = record(("a", "int")), renamed("a", "b", "long")
+    reader = reader_schema([old, new, json.loads(json.dumps(old)), record(("b", "string")), record(("b", "string"))])
+    assert reader.fields == ["b"]
+    assert [through(v, reader.tree, {n: 1}) for v, n in ((old, "a"), (new, "b"))] == [{"b": 1}] * 2
+    assert sorted(reader.refused) == [3, 4]
+
+
 def test_a_renamed_record_reads_what_was_written_under_its_old_name() -> None:
     old = record(("in", record(("x", "int"), name="In")), name="Old")
     new = record(("in", record(("x", "int"), name="New") | {"aliases": ["In"]}), name="V") | {"aliases": ["Old"]}
