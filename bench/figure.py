@@ -48,9 +48,11 @@ class Arena:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, style="dim")
 
-    def project(self, stream: str, *, table: bool = False, schema: dict[str, Any] = ORDER) -> Config:
+    def project(
+        self, stream: str, *, table: bool = False, schema: dict[str, Any] = ORDER, aggregation: str | None = None
+    ) -> Config:
         """A configuration with one stream of orders, or of records of another schema."""
-        return load_config(write_project(self.folder / stream, stream, table, schema))
+        return load_config(write_project(self.folder / stream, stream, table, schema, aggregation))
 
 
 def percentile(values: Sequence[float], p: float) -> float:

@@ -86,24 +86,32 @@ def _latencies(arena: Arena) -> list[Figure]:
 
 
 def _alone(arena: Arena) -> list[Figure]:
-    """Records that have a message each: one is acknowledged before the next is put, without a linger."""
+    """Records that have a message each: one is acknowledged before the next is put, without a linger. Beside those of a stream
+    that packs none, and beside a producer that promises nothing."""
     arena.say("lone records")
     rows = orders(LONE)
-    config = arena.project("lone")
-    with Producer("lone", config=config, linger_ms=0) as producer:
-        mine = [_timed(lambda row=row: producer.put(row, row["customer"]).result(60)) for row in rows]
-    plainly, serialize, context = plain.client(config.connection, "plain-lone", {"linger.ms": 0})
+    connection = arena.project("lone").connection
+    plainly, serialize, context = plain.client(connection, "plain-lone", {"linger.ms": 0})
 
     def one(row: dict[str, Any]) -> None:
         _put_plain(plainly, "plain-lone", row["customer"], serialize(row, context), None)
         plainly.flush(60)
 
+    mine, unpacked = _lone_receipts(arena, "lone", None), _lone_receipts(arena, "lone-unpacked", "none")
     theirs = [_timed(lambda row=row: one(row)) for row in rows]
-    found = [
-        ("until acknowledged, p50", percentile(mine, 50) * 1000, "ms", percentile(theirs, 50) * 1000),
-        ("bytes in the broker's log", log_bytes("lone") / LONE, "bytes", log_bytes("plain-lone") / LONE),
+    times = [percentile(found, 50) * 1000 for found in (mine, unpacked, theirs)]
+    sizes = [log_bytes(topic) / LONE for topic in ("lone", "lone-unpacked", "plain-lone")]
+    return [
+        Figure("produce", f"a lone record, {what}", ours, unit, beside, name)
+        for what, unit, (ours, *others) in (("until acknowledged, p50", "ms", times), ("bytes in the log", "bytes", sizes))
+        for name, beside in zip(("aggregation: none", "confluent-kafka, Avro"), others, strict=True)
     ]
-    return [Figure("produce", f"a lone record, {what}", a, unit, b, "confluent-kafka, Avro") for what, a, unit, b in found]
+
+
+def _lone_receipts(arena: Arena, stream: str, aggregation: str | None) -> list[float]:
+    config = arena.project(stream, aggregation=aggregation)
+    with Producer(stream, config=config, linger_ms=0) as producer:
+        return [_timed(lambda row=row: producer.put(row, row["customer"]).result(60)) for row in orders(LONE)]
 
 
 def _timed(act: Callable[[], object]) -> float:

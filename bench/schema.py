@@ -38,13 +38,16 @@ def orders(count: int, first: int = 0) -> list[dict[str, Any]]:
     ]
 
 
-def write_project(folder: Path, stream: str, table: bool = False, schema: dict[str, Any] = ORDER) -> Path:
+def write_project(
+    folder: Path, stream: str, table: bool = False, schema: dict[str, Any] = ORDER, aggregation: str | None = None
+) -> Path:
     """A headrace.yml with one stream of orders, or of records of another schema; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "order.avsc").write_text(json.dumps(schema))
     tables = f"tables:\n  bronze.orders: {{from: {stream}}}\n" if table else ""
-    key = ", key: customer" if schema is ORDER else ""
-    text = f"profile: embedded\nwarehouse: warehouse\nstreams:\n  {stream}: {{schema: order.avsc, shards: 4{key}}}\n"
+    options = ", key: customer" if schema is ORDER else ""
+    options += f", aggregation: {aggregation}" if aggregation else ""
+    text = f"profile: embedded\nwarehouse: warehouse\nstreams:\n  {stream}: {{schema: order.avsc, shards: 4{options}}}\n"
     file = folder / "headrace.yml"
     file.write_text(text + tables)
     return file

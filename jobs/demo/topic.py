@@ -41,10 +41,12 @@ def read_topic(spark: SparkSession, config: Config, stream: str, identity: list[
 
 
 def _records(messages: DataFrame, schema_id: int, schema: str, identity: list[str]) -> DataFrame:
+    """Of the messages of one schema: those in aggregates, or the messages themselves."""
     body = F.col("value").substr(F.lit(_FRAME_BYTES + 1), F.length("value") - _FRAME_BYTES)
-    mine = messages.where(F.col("schema_id") == schema_id)
-    entries = mine.select(F.explode(from_avro(body, schema).records).alias("entry"))
-    return entries.select(*(F.col(f"entry.value.{name}").alias(name) for name in identity))
+    values = messages.where(F.col("schema_id") == schema_id).select(from_avro(body, schema).alias("value"))
+    if "records" in values.select("value.*").columns:
+        values = values.select(F.explode("value.records").alias("entry")).select("entry.value")
+    return values.select(*(F.col(f"value.{name}").alias(name) for name in identity))
 
 
 def _control(spark: SparkSession, config: Config, stream: str) -> tuple[list[str], dict[str, int]]:
@@ -70,10 +72,14 @@ def _read(spark: SparkSession, config: Config, topics: list[str], *, headers: bo
 
 
 def _schemas(config: Config, stream: str) -> list[tuple[int, str]]:
-    """Id and text of every version under the subject of the stream's aggregates."""
-    subject = f"{config.connection.registry}/subjects/{config.stream(stream).subject}/versions"
-    versions = [_get(f"{subject}/{version}") for version in _get(subject)]
-    return [(version["id"], version["schema"]) for version in versions]
+    """Id and text of every version under the subjects of the stream: of its aggregates, and of records that go alone."""
+    found = config.stream(stream)
+    record = json.loads(found.avro_schema.read_text(encoding="utf-8"))
+    by_id: dict[int, str] = {}
+    for subject in (found.subject, f"{record['namespace']}.{record['name']}"):
+        versions = f"{config.connection.registry}/subjects/{subject}/versions"
+        by_id |= {version["id"]: version["schema"] for version in (_get(f"{versions}/{n}") for n in _get(versions))}
+    return list(by_id.items())
 
 
 def _get(url: str) -> Any:

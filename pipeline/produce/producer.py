@@ -99,7 +99,7 @@ class Producer:
         self._compile_put(schema)
         self._claiming = Claiming(state, settings, schema_id, self._numbering, self._record_bytes_max)
         self._columns = Columns(ColumnEncoder(schema), state.packer.bytes_max, state.packer.records_max)
-        messages = Messages(schema_id, None if settings.aggregation else value_id)
+        messages = Messages(schema_id, value_id, by_key=settings.aggregation is None)
         self._send = SendLoop(state, config.connection, stream, messages, self.name, self.incarnation)
         finish = partial(Finisher(config.connection, schema_id).finish, config.connection, settings)
         salting = Salting(self.name, self._send.skew) if settings.ordering == "salted" else None

@@ -33,24 +33,23 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """How a stream's aggregates become messages. ``plain_id`` is the value schema's id where each record goes alone
-    (``aggregation: none``), None elsewhere."""
+    """How a stream's aggregates become messages. ``schema_id`` is that of aggregates, ``plain_id`` that of their values;
+    ``by_key`` where no record is aggregated (``aggregation: none``)."""
 
     schema_id: int
-    plain_id: int | None = None
+    plain_id: int
+    by_key: bool = False
 
     def of(self, aggregate: Aggregate, stamp: Stamp) -> Message:
         """A record that goes alone is a plain message by its partition key (DESIGN.md §4), or, where it says what such a message
-        has no place for, an aggregate of one: by the same key, since the topic may be a compacted one."""
+        has no place for, an aggregate of one. ``by_key``, that has the same key, since the topic may be a compacted one."""
         headers: list[tuple[str, bytes | None]] = [(STAMP_HEADER, encode_stamp(stamp))]
-        key = aggregate.shard.encode()
-        if self.plain_id is not None:
-            key = entry_key_bytes(aggregate.bodies[0])
+        key = entry_key_bytes(aggregate.bodies[0]) if self.by_key else aggregate.shard.encode()
         if aggregate.claim is not None:
             return Message(key, aggregate.claim, [*headers, (CLAIM_HEADER, b"")])
-        if self.plain_id is not None and (plain := plain_record(aggregate.bodies[0])) is not None:
+        if aggregate.count == 1 and (plain := plain_record(aggregate.bodies[0])) is not None:
             value = None if plain.value is None else frame(self.plain_id, plain.value)
-            return Message(key, value, headers + plain.headers, plain.timestamp_ms)
+            return Message(plain.key, value, headers + plain.headers, plain.timestamp_ms)
         return Message(key, message_of(self.schema_id, aggregate.count, aggregate.entries.content()), headers)
 
 

@@ -1,4 +1,5 @@
-"""`aggregation: none`: every record is a message of its own, for compacted topics and for readers that know nothing of us."""
+"""`aggregation: none`: every record is a message of its own, for compacted topics and for readers that know nothing of us. A
+record that is alone in its aggregate is such a message too (ADR 7)."""
 
 from __future__ import annotations
 
@@ -74,3 +75,20 @@ def test_many_rows_go_alone_as_well(order_config: Make) -> None:
     for one in read(config, stream, 1_500):
         by_key.setdefault(one.key, []).append(one.value["number"])
     assert by_key == {f"k{n}": list(range(n, 1_500, 7)) for n in range(7)}
+
+
+def test_a_record_that_is_flushed_alone_is_a_plain_message_and_those_flushed_together_are_not(order_config: Make) -> None:
+    config, stream = order_config(shards=1)
+    with Producer(stream, config=config, linger_ms=60_000) as producer:
+        producer.put(order(0), key="lamp", headers=[("trace", b"\x01")])
+        producer.flush(30)
+        producer.put(order(1), key="lamp")
+        producer.put(order(2), key="lamp")
+    alone, together = raw_messages(config.connection.bootstrap, stream, 1)
+    deserialize = AvroDeserializer(SchemaRegistryClient({"url": config.connection.registry}))
+    context = SerializationContext(stream, MessageField.VALUE)
+    assert (alone.key(), deserialize(alone.value(), context), alone.headers()[1:]) == (b"lamp", order(0), [("trace", b"\x01")])
+    assert [entry["value"] for entry in deserialize(together.value(), context)["records"]] == [order(1), order(2)]
+    with Consumer(stream, group="g", config=config) as consumer:
+        records = [record for _ in range(2) for record in consumer.read(20.0)]
+    assert [(record.value, record.key, record.seq) for record in records] == [(order(n), "lamp", n) for n in range(3)]

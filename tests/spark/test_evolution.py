@@ -161,13 +161,16 @@ def test_tables_and_consumers_follow_a_schema_through_every_kind_of_change_in_on
     with contextlib.ExitStack() as open_ones, running(shop) as query:
         for phase in PHASES:
             for newest in phase:
-                producers.append(open_ones.enter_context(Producer(shop.stream, config=configs[newest], linger_ms=1)))
-                for number, producer in enumerate(producers):  # the older versions go on
-                    item = f"v{number}-while-v{newest}"
-                    put[item] = value(trees[number], item)
-                    producer.put(put[item], key=item)
-                for producer in producers:
-                    producer.flush()
+                opened = Producer(shop.stream, config=configs[newest], linger_ms=10_000)
+                producers.append(open_ones.enter_context(opened))
+                for together in (("plain",), ("packed", "too")):
+                    for number, producer in enumerate(producers):  # the older versions go on
+                        for which in together:
+                            item = f"{which}-v{number}-while-v{newest}"
+                            put[item] = value(trees[number], item)
+                            producer.put(put[item], key=item)
+                    for producer in producers:
+                        producer.flush()
             count = len(put)
             # By the commits: a query of ours that is planned just before a column is widened would be refused by Delta.
             wait_until(lambda: query.done() or shop.totals()["records"] == count, f"bronze stands in {phase}")  # noqa: B023

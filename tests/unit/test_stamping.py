@@ -24,17 +24,20 @@ AT_MS = 1_700_000_000_000
 HEADERS = st.lists(st.tuples(st.text(max_size=5).map("h-".__add__), st.none() | st.binary(max_size=200)), max_size=3)
 
 
-def sent(entry: bytes, plain_id: int | None = 7, claim: bytes | None = None) -> Message:
+def sent(*entries: bytes, by_key: bool = True, claim: bytes | None = None) -> Message:
     aggregate = Aggregate("s0", AT_MS)
     aggregate.claim = claim
-    aggregate.append(3, None, entry)
-    return Messages(5, plain_id).of(aggregate, Stamper("p", 1).stamp(aggregate, AT_MS))
+    for seq, entry in enumerate(entries, 3):
+        aggregate.append(seq, None, entry)
+    return Messages(5, 7, by_key).of(aggregate, Stamper("p", 1).stamp(aggregate, AT_MS))
 
 
-@given(key=st.text(max_size=200), headers=HEADERS, n=st.none() | st.integers(-(2**31), 2**31 - 1))
-def test_a_plain_message_carries_key_time_headers_and_value_of_its_entry(key: str, headers: Any, n: int | None) -> None:
+@given(key=st.text(max_size=200), headers=HEADERS, n=st.none() | st.integers(-(2**31), 2**31 - 1), by_key=st.booleans())
+def test_a_record_alone_is_a_plain_message_with_key_time_headers_and_value_of_its_entry(
+    key: str, headers: Any, n: int | None, by_key: bool
+) -> None:
     value = None if n is None else {"n": n}
-    message = sent(ENTRY(key, None, 0, AT_MS, headers, value))
+    message = sent(ENTRY(key, None, 0, AT_MS, headers, value), by_key=by_key)
     assert (message.key, message.timestamp_ms) == (key.encode(), AT_MS)
     assert message.value == (None if value is None else frame(7, VALUE(value)))
     (name, stamp), *rest = message.headers
@@ -53,25 +56,25 @@ def test_a_plain_message_carries_key_time_headers_and_value_of_its_entry(key: st
         (None, 0, [(CLAIM_HEADER, b"")]),
     ],
 )
-def test_what_a_plain_message_has_no_place_for_goes_as_an_aggregate_of_one_by_the_same_key(
-    id: str | None, salt: int, headers: Any
-) -> None:
+def test_what_a_plain_message_has_no_place_for_goes_as_an_aggregate_of_one(id: str | None, salt: int, headers: Any) -> None:
     entry = ENTRY("k", id, salt, AT_MS, headers, {"n": 1})
-    message = sent(entry)
     assert plain_record(entry) is None
-    assert (message.key, message.value) == (b"k", message_of(5, 1, (RELATIVE[0], entry)))
-    assert [name for name, _ in message.headers] == [STAMP_HEADER]
+    for by_key, key in ((True, b"k"), (False, b"s0")):
+        message = sent(entry, by_key=by_key)
+        assert (message.key, message.value) == (key, message_of(5, 1, (RELATIVE[0], entry)))
+        assert [name for name, _ in message.headers] == [STAMP_HEADER]
 
 
-def test_with_aggregation_a_record_alone_is_an_aggregate_by_its_shard() -> None:
-    entry = ENTRY("k", None, 0, AT_MS, None, {"n": 1})
-    message = sent(entry, plain_id=None)
-    assert (message.key, message.value, message.timestamp_ms) == (b"s0", message_of(5, 1, (RELATIVE[0], entry)), 0)
+def test_records_together_are_an_aggregate_by_their_shard() -> None:
+    entries = [ENTRY("k", None, 0, AT_MS, None, {"n": n}) for n in (1, 2)]
+    message = sent(*entries, by_key=False)
+    content = (RELATIVE[0], entries[0], RELATIVE[1], entries[1])
+    assert (message.key, message.value, message.timestamp_ms) == (b"s0", message_of(5, 2, content), 0)
 
 
 def test_a_claimed_record_carries_its_reference_by_its_own_key_where_records_go_alone() -> None:
     stub = ENTRY("k", None, 0, 0, None, None)
-    for plain_id, key in ((7, b"k"), (None, b"s0")):
-        message = sent(stub, plain_id, claim=b"reference")
+    for by_key, key in ((True, b"k"), (False, b"s0")):
+        message = sent(stub, by_key=by_key, claim=b"reference")
         assert (message.key, message.value) == (key, b"reference")
         assert message.headers[1] == (CLAIM_HEADER, b"")
