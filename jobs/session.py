@@ -116,11 +116,11 @@ def spark_session(
         builder = builder.config(key, value)
     on_s3 = object_store.is_object_store(warehouse)
     if is_submitted():
-        return _printing_to_stderr(_submitted(builder, on_s3))
+        return _prepared(_submitted(builder, on_s3))
     for key, value in (object_store.settings(os.environ) if on_s3 else _ON_DISK).items():
         builder = builder.config(key, value)
     jars = [*ensure("spark"), *(ensure("s3") if on_s3 else ())]
-    return _printing_to_stderr(_local(builder, jars, cores or CORES_DEFAULT, memory or MEMORY_DEFAULT, log_file, short))
+    return _prepared(_local(builder, jars, cores or CORES_DEFAULT, memory or MEMORY_DEFAULT, log_file, short))
 
 
 def is_submitted() -> bool:
@@ -128,11 +128,32 @@ def is_submitted() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
-def _printing_to_stderr(spark: SparkSession) -> SparkSession:
+def _prepared(spark: SparkSession) -> SparkSession:
+    jvm: Any = spark._jvm
     # Standard output is the command's own, for its JSON or table; VACUUM prints a line of its own there.
-    system = spark._jvm.java.lang.System  # type: ignore[union-attr]
+    system = jvm.java.lang.System
     system.setOut(system.err)
+    for name in _ASKED_OFTEN:
+        found = getattr(jvm, name)  # a session before this one may have had it
+        setattr(jvm, name, found if isinstance(found, _Members) else _Members(found))
     return spark
+
+
+# Where PySpark looks up every function of a column, and what it passes lists by.
+_ASKED_OFTEN = ("org.apache.spark.sql.functions", "functions", "PythonUtils")
+
+
+class _Members:
+    """A JVM class whose methods are looked up once. PySpark asks the JVM for the class and for the method each time, which goes
+    through every jar: half of the time that a micro-batch's columns take to make."""
+
+    def __init__(self, java_class: Any) -> None:
+        self._java_class = java_class
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._java_class, name)
+        setattr(self, name, member)
+        return member
 
 
 _EXECUTOR_OPTIONS = "spark.executor.extraJavaOptions"
