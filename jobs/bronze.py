@@ -25,10 +25,11 @@ from jobs.arguments import run_layer
 from jobs.checkpoint import Owner, SparkCheckpoint
 from jobs.commits import BronzeState, Places
 from jobs.kafka_options import kafka_options
+from jobs.log_ahead import LogAhead
 from jobs.mode import Mode
 from jobs.progress import OnProgress, TableProgress
 from jobs.quality.checked import Checked
-from jobs.schemas import StreamSchemas
+from jobs.schemas import Decided, StreamSchemas
 from jobs.supervise import checkpoint_replaced
 from jobs.timetravel.fence import check_not_fenced
 from jobs.writers import Writer
@@ -87,6 +88,8 @@ class BronzeJob:
         self._log_start: dict[Place, int] = {}
         self._columns = evolution.TableColumns(spark, table, self._path)
         self._writer = Writer(spark, table, self._checkpoint.path)
+        self._log_ahead = LogAhead(self._path)
+        self._decoder_of: tuple[object, decode.Decoder] | None = None
         self._micro_batches = 0
         self.identity = ensure_table(spark, config, table, self._schemas, self._control.map)
         crash.reach("bronze.table_made")
@@ -138,6 +141,7 @@ class BronzeJob:
 
     def close(self) -> None:
         self._checked.close()
+        self._log_ahead.close()
         self._control.close()
 
     def _checked_state(self) -> BronzeState:
@@ -187,6 +191,7 @@ class BronzeJob:
         if self._is_done(query, micro_batch, ends):
             return
         self._check_continues(self._checkpoint.kafka_starts(micro_batch))
+        self._log_ahead.begin(messages.sparkSession)
         raw = decode.raw_columns(messages)
         if len(self._assigned) > 4 * (cores := self._spark.sparkContext.defaultParallelism):
             raw = raw.coalesce(2 * cores)  # else every partition makes a file of its own in every commit
@@ -201,6 +206,8 @@ class BronzeJob:
         finally:
             raw.unpersist()
         self._committed(query, micro_batch)
+        if not self._is_bounded:  # else this may have been the last one
+            self._log_ahead.begin(messages.sparkSession)
         if self._newly_readable(shard_map):
             self.wants_restart.set()
 
@@ -283,7 +290,7 @@ class BronzeJob:
 
     def _write(self, raw: DataFrame, plan: survey.Plan, shard_map: ShardMap, state: BronzeState) -> None:
         decided = self._schemas.decide(plan.schema_ids, self._columns.problem)
-        rows = decode.rows(raw, plan, decided.writers, decided.bad, decided.reader, shard_map)
+        rows = self._decoder(decided, shard_map).rows(raw, plan)
         if plan.redriven:
             rows = redriven.taken_in(rows, self._spark.read.format("delta").load(self._path), shard_map)
         rows, grows = self._columns.follow(rows)
@@ -291,6 +298,12 @@ class BronzeJob:
             self._append(checked, plan, state, grows)
         if grows:
             self._columns.load()
+
+    def _decoder(self, decided: Decided, shard_map: ShardMap) -> decode.Decoder:
+        key = (decided, dict(shard_map.shards))
+        if self._decoder_of is None or self._decoder_of[0] != key:
+            self._decoder_of = key, decode.Decoder(decided.writers, decided.bad, decided.reader, shard_map)
+        return self._decoder_of[1]
 
     def _append(self, rows: DataFrame, plan: survey.Plan, state: BronzeState, grows: bool) -> None:
         files = 1 + plan.counts.bytes // FILE_BYTES

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.avro.functions import from_avro
 
+from jobs.commits import Counts
 from jobs.reader_schema import fields
 from jobs.redriven import HEADER, is_redrive
 from jobs.schemas import BadId, Writer
@@ -23,6 +24,7 @@ from jobs.tables import DELETED, META, REJECTED, RESERVED
 from pipeline.errors import SchemaError
 from pipeline.model.keys import HASH_HEADER
 from pipeline.model.record import TRACE_HEADER
+from pipeline.model.repeats import Marks
 from pipeline.model.shards import ShardMap
 from pipeline.model.stamp import CLAIM_HEADER, END_HEADER, REDRIVE_HEADER, STAMP_HEADER
 from pipeline.schema.envelope import envelope_tree
@@ -105,33 +107,46 @@ def survey_columns(raw: DataFrame) -> DataFrame:
     return raw.select("topic", "partition", "offset", "stamp", "is_end", *value, "is_claim")
 
 
-def rows(
-    raw: DataFrame, plan: Plan, writers: Sequence[Writer], bad: Sequence[BadId], reader: Mapping[str, Any], shard_map: ShardMap
-) -> DataFrame:
-    """The bronze rows of a micro-batch: one per accepted record, one per rejected message. With redriven messages among them,
-    there is a column more, for jobs.redriven to take in."""
-    check_columns(reader)
-    messages = _apply(raw, plan)
-    messages = _decoded(messages, writers, bad, reader)
-    messages = _checked(messages, shard_map)
-    kept = ["message", "rejected", "first_seq", *(["marks"] if plan.partly else [])]
-    exploded = messages.select(*kept, F.posexplode_outer("entries").alias("index", "entry"))
-    exploded = exploded.where(F.col("index").isNotNull() | F.col("rejected").isNotNull())
-    if plan.partly:
-        exploded = exploded.where(~_is_repeat())
-    header = F.coalesce(_header(REDRIVE_HEADER), F.col("message.redrive"))
-    redriven = [F.when(is_redrive("message.producer"), header).alias(HEADER)] if plan.redriven else []
-    return exploded.select(*_columns(reader), *redriven)
+class Decoder:
+    """Messages to rows, for the schemas met and a shard map. One is kept for as long as these are the same: to make its columns
+    takes longer than to decode a small micro-batch. Used by one thread at a time. Raises SchemaError as ``check_columns``."""
+
+    def __init__(
+        self, writers: Sequence[Writer], bad: Sequence[BadId], reader: Mapping[str, Any], shard_map: ShardMap
+    ) -> None:
+        check_columns(reader)
+        self._framing = _framing(writers)
+        self._decoded = _decoded(writers, bad, reader)
+        self._has_plain = any(not writer.is_envelope for writer in writers)
+        self._entries: Column | None = None
+        self._verdict = _verdict()
+        self._message, self._rejected, self._good = _message(shard_map), _rejected(), _good()
+        self._columns = _columns(reader)
+
+    def rows(self, raw: DataFrame, plan: Plan) -> DataFrame:
+        """The bronze rows of a micro-batch: one per accepted record, one per rejected message. With redriven messages among
+        them, there is a column more, for jobs.redriven to take in."""
+        messages = _apply(raw, plan).select("*", *self._framing).select("*", *self._decoded)
+        if self._entries is None:
+            self._entries = _entries(messages, self._has_plain)
+        marks = ["marks"] if plan.partly else []
+        messages = messages.withColumn("entries", self._entries).withColumns(self._verdict)
+        messages = messages.select(self._message, self._rejected, *self._good, *marks)
+        exploded = messages.select(
+            "message", "rejected", "first_seq", *marks, F.posexplode_outer("entries").alias("index", "entry")
+        )
+        exploded = exploded.where(F.col("index").isNotNull() | F.col("rejected").isNotNull())
+        if plan.partly:
+            exploded = exploded.where(~_is_repeat())
+        header = F.coalesce(_header(REDRIVE_HEADER), F.col("message.redrive"))
+        redriven = [F.when(is_redrive("message.producer"), header).alias(HEADER)] if plan.redriven else []
+        return exploded.select(*self._columns, *redriven)
 
 
 def empty(spark: SparkSession, reader: Mapping[str, Any], shard_map: ShardMap) -> DataFrame:
     """No rows, with the columns of a table for this schema."""
-    check_columns(reader)
-    raw = spark.createDataFrame([], _RAW)
-    messages = raw.withColumns({"fate": F.lit(None).cast("int"), "r_reason": F.lit(None).cast("string")})
-    messages = _checked(_decoded(messages.withColumn("r_detail", F.lit(None).cast("string")), (), (), reader), shard_map)
-    exploded = messages.select("message", "rejected", "first_seq", F.posexplode_outer("entries").alias("index", "entry"))
-    return exploded.select(*_columns(reader))
+    nothing = Plan([], set(), Marks(), Counts(), stamped=0, partly=0)
+    return Decoder((), (), reader, shard_map).rows(spark.createDataFrame([], _RAW), nothing)
 
 
 def check_columns(reader: Mapping[str, Any]) -> None:
@@ -167,17 +182,20 @@ def _apply(raw: DataFrame, plan: Plan) -> DataFrame:
     return joined.where(F.col("fate").isNull() | (F.col("fate") != int(Fate.SKIP)))
 
 
-def _decoded(messages: DataFrame, writers: Sequence[Writer], bad: Sequence[BadId], reader: Mapping[str, Any]) -> DataFrame:
-    """Adds ``stamped`` (the stamp), ``schema_id``, ``reason``, ``detail``, ``entries``: null where a value does not decode."""
+def _framing(writers: Sequence[Writer]) -> list[Column]:
+    """``stamped`` (the stamp) and ``schema_id``."""
     framed = F.col("value").isNotNull() & F.col("r_reason").isNull()
     schema_id = F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).cast("int")
     if any(w.id == GLUE_ID for w in writers):
         schema_id = F.when(F.hex(F.substring("value", 1, 1)) == f"{GLUE_VERSION:02X}", F.lit(GLUE_ID)).otherwise(schema_id)
-    messages = messages.select(
-        "*",
+    return [
         F.when(F.col("r_reason").isNull(), _avro(F.expr("substring(stamp, 2)"), _STAMP)).alias("stamped"),
         F.when(framed, schema_id).alias("schema_id"),
-    )
+    ]
+
+
+def _decoded(writers: Sequence[Writer], bad: Sequence[BadId], reader: Mapping[str, Any]) -> list[Column]:
+    """``reason``, ``detail``, ``packed`` and ``plain``: null where a value does not decode."""
     reason, detail = F.col("r_reason"), F.col("r_detail")
     for one in bad:
         this = F.col("schema_id") == one.id
@@ -194,10 +212,7 @@ def _decoded(messages: DataFrame, writers: Sequence[Writer], bad: Sequence[BadId
         ],
         wrapped,
     )
-    messages = messages.select(
-        "*", reason.alias("reason"), detail.alias("detail"), packed["records"].alias("packed"), plain["value"].alias("plain")
-    )
-    return messages.withColumn("entries", _entries(messages, any(not w.is_envelope for w in writers)))
+    return [reason.alias("reason"), detail.alias("detail"), packed["records"].alias("packed"), plain["value"].alias("plain")]
 
 
 def _by_id(decoders: list[tuple[int, Column]], reader_text: str) -> Column:
@@ -241,8 +256,8 @@ def _entries(messages: DataFrame, has_plain: bool) -> Column:
     return F.when(is_tombstone | F.col("plain").isNotNull(), alone).otherwise(F.col("packed"))
 
 
-def _checked(messages: DataFrame, shard_map: ShardMap) -> DataFrame:
-    """Folds what describes a message into ``message``, and what is wrong with it into ``rejected``."""
+def _verdict() -> dict[str, Column]:
+    """What is wrong with a message: ``broken``, and ``why``."""
     count, size = F.col("stamped.count"), F.size("entries")
     broken = (
         F.when(F.col("reason").isNotNull(), F.col("reason"))
@@ -254,8 +269,12 @@ def _checked(messages: DataFrame, shard_map: ShardMap) -> DataFrame:
         .when(F.col("entries").isNull(), F.concat(F.lit("the value is not Avro of schema "), F.col("schema_id")))
         .when(count != size, F.concat(F.lit("the stamp says "), count, F.lit(" records, there are "), size))
     )
-    messages = messages.withColumns({"broken": broken, "why": detail})
-    rejected = F.when(
+    return {"broken": broken, "why": detail}
+
+
+def _rejected() -> Column:
+    """What is wrong with a message, as its row has it; null where nothing is."""
+    return F.when(
         F.col("broken").isNotNull(),
         F.struct(
             F.col("value").alias("raw"),
@@ -264,10 +283,14 @@ def _checked(messages: DataFrame, shard_map: ShardMap) -> DataFrame:
             F.col("key").alias("key"),
             F.col("stamp").alias("stamp"),
             # Of messages that the survey accepted only: what jobs.tables needs for exact totals.
-            F.when(F.col("r_reason").isNull(), count).alias("records"),
+            F.when(F.col("r_reason").isNull(), F.col("stamped.count")).alias("records"),
         ),
-    )
-    message = F.struct(
+    ).alias("rejected")
+
+
+def _message(shard_map: ShardMap) -> Column:
+    """What describes a message, carried beside its records."""
+    return F.struct(
         F.col("topic").alias("topic"),
         F.col("partition").alias("partition"),
         F.col("offset").alias("offset"),
@@ -280,14 +303,15 @@ def _checked(messages: DataFrame, shard_map: ShardMap) -> DataFrame:
         F.col("ingested_at").alias("ingested_at"),
         F.col("redrive").alias("redrive"),
         F.col("traceparent").alias("traceparent"),
-    )
-    return messages.select(
-        message.alias("message"),
-        rejected.alias("rejected"),
+    ).alias("message")
+
+
+def _good() -> list[Column]:
+    """``first_seq``, and the ``entries`` of a message that nothing is wrong with."""
+    return [
         F.col("stamped.first_seq").alias("first_seq"),
         F.when(F.col("broken").isNull(), F.col("entries")).alias("entries"),
-        *([F.col("marks")] if "marks" in messages.columns else []),
-    )
+    ]
 
 
 def _generation(shard_map: ShardMap) -> Column:
