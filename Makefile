@@ -28,7 +28,7 @@ $(STAMP): requirements/all.lock requirements/build.lock pyproject.toml setup.py 
 demo: install ## the main job on real data, from nothing to proof
 	$(BIN)/headrace demo
 
-test: install tools check unit property broker spark chaos ## check, then run all tests
+test: install tools check unit property broker spark chaos chaos-tables ## check, then run all tests
 
 tools: install ## what the tests need besides Python: a C compiler, Prometheus, Alertmanager, Go (installed where missing)
 	@bash tests/tools.sh
@@ -61,7 +61,7 @@ CHAOS_TABLES := tests/chaos/test_spark_crashes.py
 chaos: install ## producers, consumers, resharder, brokers killed and frozen; SEED=… MINUTES=… for a longer run
 	$(CHAOS) tests/chaos --ignore $(CHAOS_TABLES)
 
-chaos-tables: install ## Spark drivers, executors and the broker killed; SEED=… MINUTES=…; not part of `make test`
+chaos-tables: install ## Spark drivers, executors and the broker killed; SEED=… MINUTES=… for a longer run
 	$(CHAOS) $(CHAOS_TABLES)
 
 .venv-peers/.installed: requirements/peers.lock

@@ -88,7 +88,7 @@ class BronzeJob:
         self._log_start: dict[Place, int] = {}
         self._columns = evolution.TableColumns(spark, table, self._path)
         self._writer = Writer(spark, table, self._checkpoint.path)
-        self._log_ahead = LogAhead(self._path)
+        self._log_ahead = LogAhead(spark, self._path)
         self._decoder_of: tuple[object, decode.Decoder] | None = None
         self._micro_batches = 0
         self.identity = ensure_table(spark, config, table, self._schemas, self._control.map)
@@ -191,7 +191,7 @@ class BronzeJob:
         if self._is_done(query, micro_batch, ends):
             return
         self._check_continues(self._checkpoint.kafka_starts(micro_batch))
-        self._log_ahead.begin(messages.sparkSession)
+        self._log_ahead.begin()
         raw = decode.raw_columns(messages)
         if len(self._assigned) > 4 * (cores := self._spark.sparkContext.defaultParallelism):
             raw = raw.coalesce(2 * cores)  # else every partition makes a file of its own in every commit
@@ -207,7 +207,7 @@ class BronzeJob:
             raw.unpersist()
         self._committed(query, micro_batch)
         if not self._is_bounded:  # else this may have been the last one
-            self._log_ahead.begin(messages.sparkSession)
+            self._log_ahead.begin()
         if self._newly_readable(shard_map):
             self.wants_restart.set()
 

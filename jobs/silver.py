@@ -29,6 +29,7 @@ from jobs.commits import FORMAT, newest_commit_of_ours, read_checksum
 from jobs.conflicts import again_on_conflict
 from jobs.evolution import TableColumns
 from jobs.intake import Intake
+from jobs.log_ahead import LogAhead
 from jobs.maintenance.source import check_source
 from jobs.maintenance.statements import turn
 from jobs.merging import rows as silver_rows
@@ -77,6 +78,8 @@ class SilverJob:
         self._sights = Sights.open(spark, config, self.plan, identity)
         self._columns = TableColumns(spark, table, self._path)
         self._writer = Writer(spark, table, self._checkpoint.path)
+        self._log_ahead = LogAhead(spark, self._path)
+        self._is_bounded = False
         self._files = identity.files
         self._query: str | None = None  # the Spark checkpoint's, since the last start
         self._source_version = self._version = -1
@@ -104,6 +107,7 @@ class SilverJob:
     def start(self, mode: Mode) -> StreamingQuery:
         """Start the query over the bronze table."""
         self.failure = None
+        self._is_bounded = mode.is_bounded
         self._writer.take()
         self._query = self._checkpoint.query_id()
         self._columns.load()
@@ -122,6 +126,7 @@ class SilverJob:
         return False
 
     def close(self) -> None:
+        self._log_ahead.close()
         self.intake.close()
 
     def redrive(self, rows: DataFrame) -> None:
@@ -146,8 +151,11 @@ class SilverJob:
         crash.reach("silver.planned")
         self._query = self._checkpoint.still(self._query, self.name)
         self._source_version = check_source(self._spark, self._checkpoint, self._source_path, self.name, micro_batch)
+        self._log_ahead.begin()
         with self.intake.taken(bronze, micro_batch, self._query) as taken:
             self._take(taken, micro_batch)
+        if not self._is_bounded:  # else this may have been the last one
+            self._log_ahead.begin()
         self._micro_batches += 1
         self._report()
 

@@ -34,7 +34,7 @@ from pipeline.reshard import Resharder
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS", "60"))
+SECONDS = float(os.environ.get("HEADRACE_CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", random.SystemRandom().randrange(10**6)))
 LONG_S = 200.0
 UP_S, MET_S, THROUGH_S = 240.0, 240.0, 600.0  # deadlines: a driver runs, meets its point, is through (seconds on an idle machine)

@@ -44,8 +44,8 @@ def test_the_state_of_a_log_is_computed_when_it_was_begun_ahead_and_a_missing_ta
     delta_log = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, path)
     assert not delta_log.unsafeVolatileSnapshot().stateReconstructionTriggered()
     for at in (path, str(tmp_path / "nothing")):
-        ahead = LogAhead(at)
-        ahead.begin(spark)
+        ahead = LogAhead(spark, at)
+        ahead.begin()
         ahead.close()  # waits for it
     assert delta_log.unsafeVolatileSnapshot().stateReconstructionTriggered()
 
@@ -54,7 +54,7 @@ def test_bronze_has_the_log_read_before_each_write_and_after_it_where_another_ma
     lake: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    monkeypatch.setattr(LogAhead, "begin", lambda self, session: events.append("ahead"))
+    monkeypatch.setattr(LogAhead, "begin", lambda self: events.append("ahead"))
     append = BronzeJob._append
 
     def noted(self: BronzeJob, *given: Any) -> None:
