@@ -49,6 +49,9 @@ _FEW_FILES = 4
 """So few are read without asking where in them the keys lie."""
 # A changed row is marked and written anew; without, its whole file is.
 _PROPERTIES = {"delta.enableDeletionVectors": "true"}
+_SMALL_BYTES = 64 * 1024
+"""Of a table. To mark changed rows takes Spark jobs of their own, a third of a MERGE of one row, and writes files of about this
+size itself; to write a much larger table anew each time would fill the disk until VACUUM."""
 
 
 class SilverJob:
@@ -80,7 +83,7 @@ class SilverJob:
         self._writer = Writer(spark, table, self._checkpoint.path)
         self._log_ahead = LogAhead(spark, self._path)
         self._is_bounded = False
-        self._files = identity.files
+        self._files, self._bytes = identity.files, identity.bytes
         self._query: str | None = None  # the Spark checkpoint's, since the last start
         self._source_version = self._version = -1
         self._micro_batches = self._merged = self._rejected = self._repeats = 0
@@ -211,7 +214,8 @@ class SilverJob:
         if there is not None:
             complete.persist(StorageLevel.MEMORY_AND_DISK)
         try:
-            merge(session, self._path, complete, self.plan, self._fold, arrived, metadata)
+            is_small = 0 <= self._bytes < _SMALL_BYTES
+            merge(session, self._path, complete, self.plan, self._fold, arrived, metadata, marks_rows=not is_small)
         finally:
             complete.unpersist()
 
@@ -221,6 +225,7 @@ class SilverJob:
         noted = read_checksum(self._spark, self._path, self._version)
         if noted is not None:
             self._files = max(self._files, int(noted.get("numFiles", 0)))
+            self._bytes = int(noted.get("tableSizeBytes", -1))
         if self._on_progress is not None:
             self._on_progress(
                 TableProgress(

@@ -47,12 +47,14 @@ def measurable(kind: T.DataType) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A Delta table as it is: ``id`` changes when it is deleted and made again; ``files`` are those of its newest version."""
+    """A Delta table as it is: ``id`` changes when it is deleted and made again; ``files`` and ``bytes`` are those of its newest
+    version."""
 
     path: str
     id: str
     properties: Mapping[str, str]
     files: int
+    bytes: int
 
 
 def table_path(config: Config, table: str) -> str:
@@ -98,12 +100,13 @@ def _identity(spark: SparkSession, path: str, table: str, newest: int) -> Identi
     noted = read_checksum(spark, path, newest)
     if noted is not None:
         metadata = noted["metadata"]
-        return Identity(path, metadata["id"], metadata.get("configuration") or {}, int(noted.get("numFiles", -1)))
+        files, size = int(noted.get("numFiles", -1)), int(noted.get("tableSizeBytes", -1))
+        return Identity(path, metadata["id"], metadata.get("configuration") or {}, files, size)
     try:
-        detail = DeltaTable.forPath(spark, path).detail().select("id", "properties", "numFiles").collect()[0]
+        detail = DeltaTable.forPath(spark, path).detail().select("id", "properties", "numFiles", "sizeInBytes").collect()[0]
     except AnalysisException as error:
         raise TableError(f"{path} should hold table {table} but Delta cannot read it: {_first_line(error)}") from error
-    return Identity(path, detail["id"], dict(detail["properties"]), int(detail["numFiles"]))
+    return Identity(path, detail["id"], dict(detail["properties"]), int(detail["numFiles"]), int(detail["sizeInBytes"]))
 
 
 def create(

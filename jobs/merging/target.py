@@ -19,6 +19,7 @@ from jobs.tables import REJECTED
 
 Fold = Newest | Updates | History
 _USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+_MARKS_ROWS = "spark.databricks.delta.merge.deletionVectors.persistent"
 
 
 def fold_of(plan: MergePlan) -> Fold:
@@ -73,9 +74,21 @@ def rows_there(spark: SparkSession, path: str, rows: DataFrame, plan: MergePlan,
     return stored.join(rows.select(*plan.keys).distinct(), plan.keys, "left_semi")
 
 
-def merge(spark: SparkSession, path: str, rows: DataFrame, plan: MergePlan, fold: Fold, arrived: Arrived, metadata: str) -> None:
-    """Write a micro-batch in one commit; merged again, it changes nothing."""
+def merge(
+    spark: SparkSession,
+    path: str,
+    rows: DataFrame,
+    plan: MergePlan,
+    fold: Fold,
+    arrived: Arrived,
+    metadata: str,
+    *,
+    marks_rows: bool,
+) -> None:
+    """Write a micro-batch in one commit; merged again, it changes nothing. With ``marks_rows`` a changed row is marked in its
+    file (by a deletion vector), else its file is written anew."""
     spark.conf.set(_USER_METADATA, metadata)
+    spark.conf.set(_MARKS_ROWS, marks_rows)
     keys = [(F.col(f"t.{name}"), F.col(f"s.{name}")) for name in plan.keys]
     t_record, s_record = F.col(f"t.{REJECTED}.record"), F.col(f"s.{REJECTED}.record")
     if arrived.rejected:  # dead letters are found by their record; a part of their key may be null

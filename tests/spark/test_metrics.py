@@ -83,7 +83,7 @@ def test_a_driver_tells_what_its_tables_hold_and_how_its_micro_batches_went(stac
     assert {one["eventType"] for one in told if one["job"]["name"] == "silver.orders"} >= {"START", "COMPLETE"}
     shop.put(("b", 4), ("c", 5))
     shop.run("bronze.orders", "silver.orders")
-    assert merged(since) == (3, 1, 0)  # c is new, b newer; a lies in b's file, where a deletion vector leaves it alone
+    assert merged(since) == (3, 1, 0)  # c is new, b newer; a lies in another file
     shop.run("bronze.orders", "silver.orders")
     assert merged(since) == (3, 1, 0)
 

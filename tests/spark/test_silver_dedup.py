@@ -88,7 +88,7 @@ def test_the_first_record_of_an_id_counts_for_ever_or_for_its_window_also_after_
     arrive(spark, config, 7, ("a", "x", 70, 8), ("a", "x", 75, 9), ("c", "w", 75, 10))
     with monkeypatch.context() as patch:
 
-        def die(*_: Any) -> None:
+        def die(*_: Any, **__: Any) -> None:
             raise InvariantError("killed by the test between the ids and the rows")
 
         patch.setattr(jobs.silver, "merge", die)
