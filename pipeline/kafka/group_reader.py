@@ -11,7 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError, HeadraceError, TrimmedError
-from pipeline.kafka.bounds import partition_bounds
+from pipeline.kafka.bounds import lost_every_broker, partition_bounds
 from pipeline.kafka.settings import group_settings, reader_settings
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
@@ -231,7 +231,13 @@ class GroupReader:
         would wait behind the fetch that is under way."""
         if self._asker is None:
             self._asker = Consumer(self._asker_settings)
-        return partition_bounds(self._asker, place, self._bootstrap, timeout_s)
+        try:
+            return partition_bounds(self._asker, place, self._bootstrap, timeout_s)
+        except BrokerUnavailableError as error:
+            if lost_every_broker(error):
+                self._asker.close()
+                self._asker = None
+            raise
 
     def known_lag(self, place: Place, offset: int) -> int:
         """Messages from ``offset`` to the end as the newest fetch told it; 0 before the first. From any thread."""

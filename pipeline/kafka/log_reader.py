@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError
-from pipeline.kafka.bounds import partition_bounds
+from pipeline.kafka.bounds import lost_every_broker, partition_bounds
 from pipeline.kafka.settings import reader_settings
 from pipeline.kafka.translate import translate
 
@@ -56,7 +56,12 @@ class LogReader:
             # A broker answers one request of a connection at a time: behind a fetch that waits for news, a question waits.
             self._asker = Consumer(self._settings)
         place = self._place.topic, self._place.partition
-        return partition_bounds(self._asker or self._consumer, place, self._bootstrap, timeout_s)
+        try:
+            return partition_bounds(self._asker or self._consumer, place, self._bootstrap, timeout_s)
+        except BrokerUnavailableError as error:
+            if lost_every_broker(error):
+                self._renew()
+            raise
 
     def read(self, start: int, end: int, timeout_s: float) -> Iterator[LogEntry]:
         """The messages from offset ``start`` on, in order, at least up to offset ``end``: what came with them is given too.
@@ -86,9 +91,11 @@ class LogReader:
             if batch:
                 deadline = time.monotonic() + timeout_s
             elif time.monotonic() > deadline:
+                at = self._position
+                self._renew()
                 raise BrokerUnavailableError(
                     f"could not read {self._place.topic} up to offset {end}: nothing came from {self._bootstrap} "
-                    f"for {timeout_s:g} s (at {self._position})"
+                    f"for {timeout_s:g} s (at {at})"
                 )
         if not self._follow:
             self._consumer.unassign()
@@ -98,6 +105,12 @@ class LogReader:
         self._consumer.close()
         if self._asker is not None:
             self._asker.close()
+
+    def _renew(self) -> None:
+        """Go on with a new client (see ``lost_every_broker``)."""
+        self.close()
+        self._consumer, self._asker = Consumer(self._settings), None
+        self._position, self._fetching = None, False
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
