@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def order_config(stack: Any, tmp_path: Path) -> Callable[..., tuple[Config, str]
     return make
 
 
+def _is_stopped(pid: int) -> bool:
+    """Each thread stops when it has its turn next: on a busy machine one may answer a request meanwhile. (Linux; elsewhere this
+    does not look.)"""
+    try:
+        return all("(stopped)" in file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/status"))
+    except FileNotFoundError:  # a thread ended
+        return False
+
+
 @pytest.fixture
 def frozen_broker(stack: Any) -> Iterator[Callable[[], None]]:
     """A function that freezes the session's broker (SIGSTOP); it goes on when the test ends, or by ``thaw``."""
@@ -57,6 +67,10 @@ def frozen_broker(stack: Any) -> Iterator[Callable[[], None]]:
         def __call__(self) -> None:
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
+            deadline = time.monotonic() + 10
+            while not all(map(_is_stopped, pids)):
+                assert time.monotonic() < deadline, "the broker did not stop"
+                time.sleep(0.001)
 
         def thaw(self) -> None:
             for pid in pids:
