@@ -110,7 +110,8 @@ def _alone(arena: Arena) -> list[Figure]:
 
 def _lone_receipts(arena: Arena, stream: str, aggregation: str | None) -> list[float]:
     config = arena.project(stream, aggregation=aggregation)
-    with Producer(stream, config=config, linger_ms=0) as producer:
+    linger = {"linger_ms": 0} if aggregation is None else {}  # a stream that packs nothing has none
+    with Producer(stream, config=config, **linger) as producer:
         return [_timed(lambda row=row: producer.put(row, row["customer"]).result(60)) for row in orders(LONE)]
 
 
