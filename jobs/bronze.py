@@ -356,9 +356,9 @@ class BronzeJob:
 
 
 def _plan_quickly(session: SparkSession, value_bytes: int) -> None:
-    """Settings of the query's own session for an append. To find the query's last one (txnVersion), Delta computes the state of
-    its log each time: few rows through large generated code, in three jobs where execution is adaptive. Nothing else in an
-    append is shuffled, and only for many rows is it worth to generate what is outside of Spark's own stages."""
+    """Settings of the query's own session for an append. Where the state of Delta's log was not computed ahead, the write
+    computes it: few rows through large generated code, in three jobs where execution is adaptive. Nothing else in an append is
+    shuffled, and only for many rows is it worth to generate what is outside of Spark's own stages."""
     session.conf.set("spark.sql.adaptive.enabled", "false")
     session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN" if value_bytes < GENERATE_BYTES else "FALLBACK")
 

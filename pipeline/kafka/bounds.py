@@ -6,7 +6,6 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from pipeline.errors import BrokerUnavailableError
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
 
@@ -34,11 +33,3 @@ def partition_bounds(consumer: Consumer, place: Place, bootstrap: str, timeout_s
             consumer.list_topics(place[0], timeout=timeout_s)
         except KafkaException as error:
             raise translate(error, f"read the bounds of {place[0]}[{place[1]}]", bootstrap) from error
-
-
-def lost_every_broker(error: BrokerUnavailableError) -> bool:
-    """Whether the client that raised it has to be replaced. A broker that starts, or was frozen, may name no brokers at all;
-    librdkafka forgets those that it knew then, and where its connection ends at that moment it never asks again (its issue
-    5301)."""
-    cause = error.__cause__
-    return isinstance(cause, KafkaException) and cause.args[0].code() == KafkaError._ALL_BROKERS_DOWN

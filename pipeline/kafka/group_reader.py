@@ -11,8 +11,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError, HeadraceError, TrimmedError
-from pipeline.kafka.bounds import lost_every_broker, partition_bounds
-from pipeline.kafka.settings import group_settings, reader_settings
+from pipeline.kafka.log_reader import LogReader
+from pipeline.kafka.settings import group_settings
 from pipeline.kafka.translate import translate
 from pipeline.model.shards import Place
 
@@ -85,8 +85,8 @@ class GroupReader:
         self._consumer = Consumer(group_settings(connection, group, protocol) | {"on_commit": self._answered})
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
-        self._asker: Consumer | None = None
-        self._asker_settings = reader_settings(connection)
+        self._connection = connection
+        self._asker: LogReader | None = None
         self._raised: BaseException | None = None
         self._in_callback = False
         self._asked: list[_Asked] = []
@@ -230,14 +230,9 @@ class GroupReader:
         """(first offset kept, end offset) of a partition, asked now. Over a connection of its own: on the group's the question
         would wait behind the fetch that is under way."""
         if self._asker is None:
-            self._asker = Consumer(self._asker_settings)
-        try:
-            return partition_bounds(self._asker, place, self._bootstrap, timeout_s)
-        except BrokerUnavailableError as error:
-            if lost_every_broker(error):
-                self._asker.close()
-                self._asker = None
-            raise
+            self._asker = LogReader(self._connection, *place)
+        self._asker.turn_to(*place)
+        return self._asker.bounds(timeout_s)
 
     def known_lag(self, place: Place, offset: int) -> int:
         """Messages from ``offset`` to the end as the newest fetch told it; 0 before the first. From any thread."""

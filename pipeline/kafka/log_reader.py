@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from pipeline.config import Connection
 from pipeline.errors import BrokerUnavailableError
-from pipeline.kafka.bounds import lost_every_broker, partition_bounds
+from pipeline.kafka.bounds import partition_bounds
 from pipeline.kafka.settings import reader_settings
 from pipeline.kafka.translate import translate
 
@@ -59,7 +59,7 @@ class LogReader:
         try:
             return partition_bounds(self._asker or self._consumer, place, self._bootstrap, timeout_s)
         except BrokerUnavailableError as error:
-            if lost_every_broker(error):
+            if _lost_every_broker(error):
                 self._renew()
             raise
 
@@ -107,10 +107,18 @@ class LogReader:
             self._asker.close()
 
     def _renew(self) -> None:
-        """Go on with a new client (see ``lost_every_broker``)."""
+        """Go on with a new client (see ``_lost_every_broker``)."""
         self.close()
         self._consumer, self._asker = Consumer(self._settings), None
         self._position, self._fetching = None, False
+
+
+def _lost_every_broker(error: BrokerUnavailableError) -> bool:
+    """Whether the client that raised it has to be replaced. A broker that starts, or was frozen, may name no brokers at all;
+    librdkafka forgets those that it knew then, and where its connection ends at that moment it never asks again (its issue
+    5301)."""
+    cause = error.__cause__
+    return isinstance(cause, KafkaException) and cause.args[0].code() == KafkaError._ALL_BROKERS_DOWN
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
