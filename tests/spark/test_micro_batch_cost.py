@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from jobs.bronze import BronzeJob
+from jobs.decode import raw_columns
 from jobs.log_ahead import LogAhead
 from jobs.run import run_tables
 
@@ -33,6 +35,24 @@ def test_functions_of_columns_are_looked_up_once(spark: SparkSession, monkeypatc
     make()
     assert asked  # it is this client that was asked
     assert [command for command in asked if command.startswith("r\n")] == []  # py4j's reflection
+
+
+def test_a_micro_batch_of_many_records_generates_no_code_anew(spark: SparkSession) -> None:
+    session = spark.newSession()
+    session.conf.set("spark.sql.codegen.wholeStage", "true")
+    session.conf.set("spark.sql.codegen.factoryMode", "CODEGEN_ONLY")
+    kafka = "topic string, partition int, offset long, timestamp timestamp, key binary, value binary, "
+    row = ("t", 0, 0, datetime.now(UTC), b"k", b"v", [("x-stamp", b"s")])
+    messages = session.createDataFrame([row], kafka + "headers array<struct<key: string, value: binary>>")
+    jvm: Any = spark._jvm
+    compiled = jvm.org.apache.spark.metrics.source.CodegenMetrics.METRIC_COMPILATION_TIME()
+    counts, times = [compiled.getCount()], []
+    for _ in range(2):
+        (kept,) = raw_columns(messages).collect()
+        counts.append(compiled.getCount())
+        times.append(kept["ingested_at"].astimezone(UTC))
+    assert counts[0] < counts[1] == counts[2]
+    assert datetime.now(UTC) - timedelta(minutes=1) < times[0] < times[1]
 
 
 def test_the_state_of_a_log_is_computed_when_it_was_begun_ahead_and_a_missing_table_harms_nobody(
