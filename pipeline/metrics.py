@@ -144,7 +144,9 @@ GATE_WAIT_SECONDS = _counter(
     "headrace_consumer_gate_wait_seconds", "Time that assigned partitions waited before they were read", _GROUP
 )
 COMMITS = _counter("headrace_consumer_commits", "Commits of a consumer group's positions", _GROUP)
-COMMIT_FAILURES = _counter("headrace_consumer_commit_failures", "Commits that failed and are tried again", _GROUP)
+COMMIT_FAILURES = _counter(
+    "headrace_consumer_commit_failures", "Commits that failed; tried again, unless the shards went to another member", _GROUP
+)
 REBALANCES = _counter("headrace_consumer_rebalances", "Assignments that gave a member partitions", _GROUP)
 LAG_MESSAGES = _live(
     "headrace_consumer_lag_messages", "Messages between this process's positions and the ends of its shards", _GROUP

@@ -3,6 +3,7 @@ marks that an assignment starts with."""
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -12,10 +13,12 @@ from pipeline.consume.checkpoint import Position, commit_of, note_of
 from pipeline.consume.counters import Counters
 from pipeline.consume.parts import GroupMember, MarksStore
 from pipeline.consume.tracks import Track
+from pipeline.errors import HeadraceError
 from pipeline.kafka.group_reader import Committed
 from pipeline.model.repeats import Marks
 from pipeline.model.shards import Place, ShardMap
 
+log = logging.getLogger("headrace.consume")
 PRODUCER_RETENTION_MS = 7 * 24 * 3600 * 1000
 
 
@@ -75,7 +78,12 @@ class Commits:
                     del self._ended_turns[place]
             self._counters.committed(time.monotonic() - started)
 
-        reader.commit(commits, done)
+        def lost(error: HeadraceError) -> None:
+            self._counters.commit_failed()
+            places = ", ".join(f"{topic}[{partition}]" for topic, partition in commits)
+            log.warning("the commit before %s went to others failed: the last records come again there (%s)", places, error)
+
+        reader.commit(commits, done, lost)
 
     def forget(self, place: Place) -> None:
         """The partition went to another member."""
