@@ -51,7 +51,7 @@ async def iterate(consumer: Consumer) -> AsyncIterator[Record]:
                 if time.monotonic() >= consumer._commit_at:
                     consumer._reading.done(item, handled)
                     await asyncio.to_thread(consumer._maybe_commit)
-                if consumer._stop.is_set():
+                if consumer._stop.is_set() or not item.track.live:
                     break
                 yield record
             else:

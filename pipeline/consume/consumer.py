@@ -250,8 +250,8 @@ class Consumer:
             raise ClosedError("the consumer is closed")
         deadline = time.monotonic() + timeout_s
         while True:
+            self._maybe_commit()  # not after: waiting for it serves the group, and the message may go to another member
             item = self._reading.next(max(0.0, deadline - time.monotonic()))
-            self._maybe_commit()
             if item is None:
                 return None
             try:

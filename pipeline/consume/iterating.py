@@ -1,5 +1,6 @@
 """The loops over a consumer: by record, by chunk, by column. What was handled is said in each loop's own way (see
-``consumer.py``); what is not goes back."""
+``consumer.py``); what is not goes back. A commit that is waited for serves the group: what is left of a message whose
+partition went to another member by it (no longer ``live``) is for that one to handle."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def records(consumer: Consumer) -> Iterator[Record]:
                 if monotonic() >= consumer._commit_at:
                     consumer._reading.done(item, handled)
                     consumer._maybe_commit()
-                if consumer._stop.is_set():
+                if consumer._stop.is_set() or not item.track.live:
                     break
                 yield record
             else:
@@ -57,7 +58,7 @@ def chunks(consumer: Consumer, records_max: int | None) -> Iterator[list[Record]
                 yield found[at : at + step]
                 consumer._reading.done(item, min(at + step, len(found)))
                 consumer._maybe_commit()
-                if consumer._stop.is_set():
+                if consumer._stop.is_set() or not item.track.live:
                     break
         finally:
             if not item.finished:

@@ -82,7 +82,7 @@ class Group:
 
 
 class MemoryMember:
-    """As ``GroupReader``: callbacks run inside ``poll``; new partitions are paused until ``start``."""
+    """As ``GroupReader``: callbacks run inside ``poll``, and inside a ``commit``; new partitions are paused until ``start``."""
 
     def __init__(
         self, group: Group, on_assigned: Callable[[list[Place]], None], on_revoked: Callable[[list[Place], bool], None]
@@ -94,6 +94,7 @@ class MemoryMember:
         self._positions: dict[Place, int] = {}
         self._owned: set[Place] = set()
         self._paused: set[Place] = set()
+        self._in_callback = False
         self._last: Place | None = None
 
     def subscribe(self, topics: Iterable[str]) -> None:
@@ -141,6 +142,7 @@ class MemoryMember:
                 raise BrokerUnavailableError("this member was thrown out of its group: nothing is committed")
             self._group.committed |= positions
         then()
+        self._rebalance()
 
     def bounds(self, place: Place) -> tuple[int, int]:
         return self._logs.bounds(place)
@@ -154,7 +156,7 @@ class MemoryMember:
 
     def close(self) -> None:
         if self._owned:
-            self._on_revoked(sorted(self._owned), False)
+            self._give_up(self._owned)
         self._leave()
 
     def crash(self) -> None:
@@ -173,12 +175,12 @@ class MemoryMember:
 
     def _rebalance(self) -> None:
         with self._logs.changed:
-            if self not in self._group.members:
+            if self not in self._group.members or self._in_callback:
                 return
             wanted = self._group.wanted(self)
             leaving = self._owned - wanted
         if leaving:
-            self._on_revoked(sorted(leaving), False)
+            self._give_up(leaving)
         with self._logs.changed:
             for place in leaving:
                 self._owned.discard(place)
@@ -191,6 +193,13 @@ class MemoryMember:
             self._paused |= set(coming)
         if coming:
             self._on_assigned(coming)
+
+    def _give_up(self, places: Iterable[Place]) -> None:
+        self._in_callback = True
+        try:
+            self._on_revoked(sorted(places), False)
+        finally:
+            self._in_callback = False
 
     def _fetch(self) -> Fetched | None:
         """The next message of a partition that is not paused, in turn."""

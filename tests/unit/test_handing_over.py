@@ -1,0 +1,84 @@
+"""A shard that goes to another member while a commit is waited for: from then on its records are that one's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from pipeline import Consumer
+from pipeline.consume.reading import Reading
+from pipeline.model.record import Record
+from pipeline.testing import MemoryStream
+
+ORDER: dict[str, Any] = {"type": "record", "name": "Order", "fields": [{"name": "number", "type": "int"}]}
+RECORDS = 40
+Step = Callable[[], list[Record]]
+
+
+def numbers(records: list[Record]) -> list[int]:
+    return [record.value["number"] for record in records]
+
+
+def by_record(consumer: Consumer) -> Step:
+    found = iter(consumer)
+    return lambda: [next(found)]
+
+
+def by_chunk(consumer: Consumer) -> Step:
+    found = consumer.chunks(2)
+    return lambda: next(found)
+
+
+def by_coroutine(consumer: Consumer) -> Step:
+    found, loop = aiter(consumer), asyncio.new_event_loop()
+    return lambda: [loop.run_until_complete(anext(found))]
+
+
+@pytest.fixture
+def stream() -> MemoryStream:
+    """One aggregate in each of two shards."""
+    stream = MemoryStream(ORDER, shards=2)
+    stream.put_many([({"number": n}, f"k{n}") for n in range(RECORDS)])
+    return stream
+
+
+def rest(consumer: Consumer) -> list[int]:
+    return [number for _ in range(4) for number in numbers(consumer.read(0.0))]
+
+
+@pytest.mark.parametrize("way", [by_record, by_chunk, by_coroutine])
+def test_what_is_left_of_an_aggregate_is_not_handed_out(stream: MemoryStream, way: Callable[[Consumer], Step]) -> None:
+    with ExitStack() as members:
+        first = members.enter_context(stream.consumer(commit_interval_s=0.0))
+        step = way(first)
+        handled = step()
+        while handled[-1].partition == 0:  # of the shard that stays
+            handled += step()
+        second = members.enter_context(stream.consumer())
+        stream.put({"number": RECORDS}, handled[0].key)
+        handled += step()  # commits, and gives the other shard up by that
+        taken_over = rest(second)
+        assert taken_over
+        assert sorted(numbers(handled) + taken_over) == list(range(RECORDS + 1))
+
+
+def test_a_message_that_was_fetched_is_not_handed_out(stream: MemoryStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as members:
+        first = members.enter_context(stream.consumer(commit_interval_s=0.0))
+        others: list[Consumer] = []
+        fetch = Reading.next
+
+        def then_another_joins(self: Reading, timeout_s: float) -> Any:
+            item = fetch(self, timeout_s)
+            if item is not None and item.track.place[1] == 1 and not others:
+                others.append(members.enter_context(stream.consumer()))
+            return item
+
+        monkeypatch.setattr(Reading, "next", then_another_joins)
+        handled = rest(first)
+        (second,) = others
+        assert sorted(handled + rest(second)) == list(range(RECORDS))
