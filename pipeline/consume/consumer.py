@@ -301,8 +301,7 @@ class Consumer:
             return
         if not self._pool.rest(places, REVOKE_WAIT_S):
             log.warning("a handler still runs after %g s; its record comes again in another member", REVOKE_WAIT_S)
-        for item, done in self._pool.progress():
-            item.done = max(item.done, done)
+        self._pool.progress()
 
     def _find_shard(self, shard_id: str) -> ShardMap:
         control = self._parts.control

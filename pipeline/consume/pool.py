@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,14 +76,16 @@ class Pool:
     def handled(self) -> int:
         return self._handled
 
-    def progress(self) -> Iterable[tuple[Item, int]]:
-        """(message, how many of its first records are handled), of those that moved."""
+    def progress(self) -> list[Item]:
+        """The messages of which more is handled than before; from now on each says how much (``done``). All of them do before
+        the first is settled: that may commit, serve the group, and give the partition of another one up."""
         moved = []
         still = []
         for progress in self._open:
             before = progress.prefix
             if progress.advance() > before:
-                moved.append((progress.item, progress.prefix))
+                progress.item.done = max(progress.item.done, progress.prefix)
+                moved.append(progress.item)
             if progress.prefix < len(progress.flags) and progress.item.track.live:
                 still.append(progress)
         self._open = still

@@ -25,8 +25,8 @@ def run(consumer: Consumer, pool: Pool, *, max_records: int | None, in_flight_ma
     try:
         with OnSigterm(consumer.stop):
             while not stopped.is_set() and pool.failure is None and (max_records is None or pool.handled < max_records):
-                for item, done in pool.progress():
-                    reading.done(item, done)
+                for item in pool.progress():
+                    reading.done(item, item.done)
                 consumer._maybe_commit()
                 if pool.records >= in_flight_max or taken == max_records:
                     reading.hold(True)
@@ -43,8 +43,8 @@ def run(consumer: Consumer, pool: Pool, *, max_records: int | None, in_flight_ma
                     pool.add(found, records)
     finally:
         pool.rest(None, stop_timeout_s)
-        for item, done in pool.progress():
-            reading.done(item, done)
+        for item in pool.progress():
+            reading.done(item, item.done)
         reading.hold(False)
         for track in list(reading.tracks.values()):
             reading.put_back(track)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from pipeline import Consumer
+from pipeline.consume.pool import Pool
 from pipeline.consume.reading import Reading
+from pipeline.consume.tracks import Item
 from pipeline.model.record import Record
 from pipeline.testing import MemoryStream
 
@@ -80,5 +82,30 @@ def test_a_message_that_was_fetched_is_not_handed_out(stream: MemoryStream, monk
 
         monkeypatch.setattr(Reading, "next", then_another_joins)
         handled = rest(first)
+        (second,) = others
+        assert sorted(handled + rest(second)) == list(range(RECORDS))
+
+
+def test_what_handlers_finished_is_committed_when_a_seal_of_another_shard_is_passed_first(
+    stream: MemoryStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream.split("s0")
+    handled: list[int] = []
+    with ExitStack() as members:
+        first = members.enter_context(stream.consumer(commit_interval_s=60.0))
+        others: list[Consumer] = []
+        look = Pool.progress
+
+        def of_everything_at_once(self: Pool) -> list[Item]:
+            in_hand = sum(len(track.items) for track in first._reading.tracks.values())
+            if not others and (len(handled) < RECORDS or in_hand < 3):  # two aggregates, and the end of shard 0
+                return []
+            if not others:
+                others.append(members.enter_context(stream.consumer()))
+                first.stop()
+            return look(self)
+
+        monkeypatch.setattr(Pool, "progress", of_everything_at_once)
+        first.run(lambda record: handled.append(record.value["number"]))
         (second,) = others
         assert sorted(handled + rest(second)) == list(range(RECORDS))
