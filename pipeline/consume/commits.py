@@ -70,7 +70,12 @@ class Commits:
         positions = {track: track.position for track in moved}
         ended_turns = {place: self._ended_turns[place] for place in commits.keys() & self._ended_turns.keys()}
 
-        def done() -> None:
+        def answered(error: HeadraceError | None) -> None:
+            if error is not None:
+                self._counters.commit_failed()
+                places = ", ".join(f"{topic}[{partition}]" for topic, partition in commits)
+                log.warning("the commit before %s went to others failed: the last records come again there (%s)", places, error)
+                return
             self._committed |= {track.place: position for track, position in positions.items() if track.live}
             for place, turn in ended_turns.items():
                 self._marks_topic.forget(place, turn)
@@ -78,12 +83,7 @@ class Commits:
                     del self._ended_turns[place]
             self._counters.committed(time.monotonic() - started)
 
-        def lost(error: HeadraceError) -> None:
-            self._counters.commit_failed()
-            places = ", ".join(f"{topic}[{partition}]" for topic, partition in commits)
-            log.warning("the commit before %s went to others failed: the last records come again there (%s)", places, error)
-
-        reader.commit(commits, done, lost)
+        reader.commit(commits, answered)
 
     def forget(self, place: Place) -> None:
         """The partition went to another member."""

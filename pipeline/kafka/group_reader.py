@@ -46,13 +46,17 @@ class Fetched:
         return next((value or b"" for key, value in self.headers if key == name), None)
 
 
+Then = Callable[[HeadraceError | None], None]
+"""Called once a commit is answered: with None where it is good; with why not, where nobody waits for the answer."""
+
+
 @dataclass(eq=False, slots=True)
 class _Asked:
     """A commit without an answer yet."""
 
     positions: set[tuple[str, int, int]]
-    then: Callable[[], None]
-    otherwise: Callable[[HeadraceError], None] | None  # None where the caller waits, and raises
+    then: Then
+    is_waited_for: bool
     error: HeadraceError | None = None
 
 
@@ -163,24 +167,19 @@ class GroupReader:
             raise translate(error, "read committed positions", self._bootstrap) from error
         return {(tp.topic, tp.partition): Committed(tp.offset, tp.metadata or "") for tp in found if tp.offset >= 0}
 
-    def commit(
-        self,
-        positions: dict[Place, Committed],
-        then: Callable[[], None] = lambda: None,
-        otherwise: Callable[[HeadraceError], None] | None = None,
-    ) -> None:
+    def commit(self, positions: dict[Place, Committed], then: Then = lambda _: None) -> None:
         """Commit and wait for the answer, ``COMMIT_WAIT_S`` at most; ``then`` is called once it is there and good, be it after
         that. Raises BrokerUnavailableError where it is bad or late: nothing is lost, records since the last commit come again.
 
         In a callback nothing is waited for: the commit goes out before the group hears that the partitions are given up, and
-        its answer comes with a later poll; where it is bad, ``otherwise`` is called with why. A synchronous commit must never
-        be used: librdkafka keeps one that finds no coordinator for 45 s, and one of a member that was given up until the
+        its answer comes with a later poll; where it is bad, ``then`` is called with why. A synchronous commit must never be
+        used: librdkafka keeps one that finds no coordinator for 45 s, and one of a member that was given up until the
         member has joined anew; either is served by ``poll``, which waits for the commit.
         """
         if self._asked and not self._in_callback:
             raise BrokerUnavailableError(f"could not commit at {self._bootstrap}: an earlier commit is not answered yet")
         asked = {(*place, position.offset) for place, position in positions.items()}
-        commit = _Asked(asked, then, otherwise if self._in_callback else None)
+        commit = _Asked(asked, then, is_waited_for=not self._in_callback)
         self._asked.append(commit)
         try:
             self._consumer.commit(
@@ -227,11 +226,10 @@ class GroupReader:
         bad = error or next((tp.error for tp in partitions if tp.error is not None), None)
         if bad is not None:
             commit.error = translate(bad, "commit", self._bootstrap)
-            if commit.otherwise is not None:
-                commit.otherwise(commit.error)
-            return
+            if commit.is_waited_for:
+                return
         try:
-            commit.then()
+            commit.then(commit.error)
         except HeadraceError as problem:
             self._raised = self._raised or problem
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from pipeline.errors import BrokerUnavailableError, HeadraceError, StopError
-from pipeline.kafka.group_reader import Committed, Fetched, OutOfRangeError
+from pipeline.errors import BrokerUnavailableError, StopError
+from pipeline.kafka.group_reader import Committed, Fetched, OutOfRangeError, Then
 from pipeline.model.shards import Place
 
 
@@ -131,17 +131,12 @@ class MemoryMember:
         with self._logs.changed:
             return {place: self._group.committed[place] for place in places if place in self._group.committed}
 
-    def commit(
-        self,
-        positions: dict[Place, Committed],
-        then: Callable[[], None] = lambda: None,
-        otherwise: Callable[[HeadraceError], None] | None = None,
-    ) -> None:
+    def commit(self, positions: dict[Place, Committed], then: Then = lambda _: None) -> None:
         with self._logs.changed:
             if self not in self._group.members:
                 raise BrokerUnavailableError("this member was thrown out of its group: nothing is committed")
             self._group.committed |= positions
-        then()
+        then(None)
         self._rebalance()
 
     def bounds(self, place: Place) -> tuple[int, int]:

@@ -13,8 +13,13 @@ from pipeline import Consumer
 from pipeline.consume.pool import Pool
 from pipeline.consume.reading import Reading
 from pipeline.consume.tracks import Item
+from pipeline.errors import BrokerUnavailableError
+from pipeline.kafka.group_reader import Committed, Then
+from pipeline.metrics import COMMIT_FAILURES
 from pipeline.model.record import Record
+from pipeline.model.shards import Place
 from pipeline.testing import MemoryStream
+from pipeline.testing.group import MemoryMember
 
 ORDER: dict[str, Any] = {"type": "record", "name": "Order", "fields": [{"name": "number", "type": "int"}]}
 RECORDS = 40
@@ -109,3 +114,28 @@ def test_what_handlers_finished_is_committed_when_a_seal_of_another_shard_is_pas
         first.run(lambda record: handled.append(record.value["number"]))
         (second,) = others
         assert sorted(handled + rest(second)) == list(range(RECORDS))
+
+
+def test_a_commit_that_fails_after_its_shard_went_to_another_member_is_told(
+    stream: MemoryStream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit = MemoryMember.commit
+
+    def fails_when_given_up(self: MemoryMember, positions: dict[Place, Committed], then: Then) -> None:
+        if self._in_callback:
+            then(BrokerUnavailableError("no coordinator"))
+        else:
+            commit(self, positions, then)
+
+    with ExitStack() as members:
+        first = members.enter_context(stream.consumer(commit_interval_s=60.0))
+        handled = rest(first)
+        second = members.enter_context(stream.consumer())
+        monkeypatch.setattr(MemoryMember, "commit", fails_when_given_up)
+        failures = COMMIT_FAILURES.labels("memory", first.group)._value
+        before = failures.get()
+        assert first.read(0.0) == []
+        monkeypatch.undo()
+        assert failures.get() == before + 1
+        assert "the commit before memory[1] went to others failed" in caplog.text
+        assert set(rest(second)) < set(handled)
