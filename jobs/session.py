@@ -47,8 +47,10 @@ _COMMON = {
     # Delta's log is the only catalog: nobody asks for Spark's table statistics.
     "spark.sql.statistics.size.autoUpdate.enabled": "false",
     "spark.sql.streaming.metricsEnabled": "false",
-    # PySpark tells the JVM the line of Python that made each column, for its errors: five calls more for one.
+    # For its errors, Spark notes where each column was made: PySpark by five calls more for one, the JVM by a stack trace, which
+    # travels to the tasks with it.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
+    "spark.sql.dataFrameQueryContext.enabled": "false",
     # The state of ordered tables: on disk, with what changed per micro-batch; the default keeps every key in memory.
     "spark.sql.streaming.stateStore.providerClass": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
     "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",

@@ -37,6 +37,11 @@ def test_functions_of_columns_are_looked_up_once(spark: SparkSession, monkeypatc
     assert [command for command in asked if command.startswith("r\n")] == []  # py4j's reflection
 
 
+def test_columns_are_made_without_a_stack_trace_of_each(spark: SparkSession) -> None:
+    made: Any = (F.col("a") + 1)._jc  # type: ignore[attr-defined]
+    assert made.node().origin().stackTrace().isEmpty()
+
+
 def test_a_micro_batch_of_many_records_generates_no_code_anew(spark: SparkSession) -> None:
     session = spark.newSession()
     session.conf.set("spark.sql.codegen.wholeStage", "true")
